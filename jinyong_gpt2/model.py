@@ -1,0 +1,85 @@
+"""GPT-2 in the sizes this project speaks of, always a stock Hugging Face `GPT2LMHeadModel`.
+
+>>> model = new_model("mini", tokenizer)
+>>> parameter_count(model)
+5_900_000  # or so: the vocabulary decides
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
+
+SIZES: dict[str, dict[str, int]] = {
+    # The article's: 82M parameters with its vocabulary of 13,317.
+    "jinyong": {"n_layer": 10, "n_head": 12, "n_embd": 768, "n_positions": 1024},
+    # Layers and heads as in the article, so that the views look the same, and narrow enough for a CPU.
+    "mini": {"n_layer": 10, "n_head": 12, "n_embd": 192, "n_positions": 512},
+    # For tests: everything there is, as small as can be.
+    "testing": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64},
+    # Radford et al. 2019, table 2, by their published weights.
+    "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024},
+    "gpt2-medium": {"n_layer": 24, "n_head": 16, "n_embd": 1024, "n_positions": 1024},
+    "gpt2-large": {"n_layer": 36, "n_head": 20, "n_embd": 1280, "n_positions": 1024},
+    "gpt2-xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600, "n_positions": 1024},
+}
+
+
+def new_model(
+    size: str, tokenizer: PreTrainedTokenizerFast, context_length: int | None = None, dropout: float = 0.0
+) -> GPT2LMHeadModel:
+    """A GPT-2 with random weights for this tokenizer, seeded by torch's global generator.
+
+    `context_length` (tokens, the control token counted) replaces the size's own; `dropout` is used in all three places
+    GPT-2 has one. Raises ValueError for an unknown size.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
+    shape = dict(SIZES[size])
+    if context_length is not None:
+        shape["n_positions"] = context_length
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        **shape,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Trainable numbers in `model`; the output layer shares the embedding's and is not counted twice."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """`auto` is the GPU where there is one (CUDA, then Apple's MPS), else the CPU; anything else is torch's own name.
+
+    Raises ValueError where the name is unknown or the device is absent.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'unknown device {device!r}: use "auto", "cpu", "cuda" or "mps"') from error
+    absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if absent.get(resolved.type, False):
+        raise ValueError(f'no {resolved.type} device on this machine: use "auto" or "cpu"')
+    return resolved
