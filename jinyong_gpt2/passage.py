@@ -1,0 +1,187 @@
+"""`Passage`: one continuation with all that was known when it was written, and how it looks on a page.
+
+>>> passage = writer.generate("喬峯", seed=7)[0]
+>>> print(passage)                      # prompt and continuation
+>>> passage.bits_per_char               # how surprising the model found its own text
+>>> passage.alternatives[0]             # what else could have come first: [("道", 0.21), ("大", 0.08), …]
+>>> passage.save("out/passage.html")    # a page of its own, shaded by surprise
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+VIEWS = Path(__file__).resolve().parent / "views"
+FULL_SHADE = 12.0  # bits of surprise at which the shading is strongest
+
+
+@dataclass(repr=False)
+class Passage:
+    """A prompt and what a `Writer` wrote after it.
+
+    Lists with one entry per token: `token_ids`, `logprobs`. Per character of `continuation`: `probabilities`,
+    `alternatives`. (A rare character is several tokens: its UTF-8 bytes.) All probabilities are the model's own, before
+    temperature and filters.
+    """
+
+    prompt: str
+    """what was given, whole, also where it is longer than the model's context"""
+    continuation: str
+    """what was written"""
+    token_ids: list[int] = field(default_factory=list)
+    """the tokens of the continuation"""
+    seed: int | None = None
+    """with `candidate`, what to give `Writer.generate` to have this text again"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """the sampling settings, as `Settings.to_dict` gives them"""
+    logprobs: list[float] = field(default_factory=list)
+    """natural logarithm of each token's probability"""
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)
+    """for each character the most probable first tokens in its place, with their probabilities, best first"""
+    probabilities: list[float] = field(default_factory=list)
+    """for each character its probability, the product over its tokens"""
+    novel: str | None = None
+    """the novel whose control token was asked with"""
+    candidate: int = 0
+    """the number of this candidate under `seed`"""
+    kept: int = 0
+    """how many characters of the continuation were taken over from an earlier passage (`resample`, `continue_`)"""
+
+    @property
+    def text(self) -> str:
+        """Prompt and continuation."""
+        return self.prompt + self.continuation
+
+    @property
+    def bits_per_char(self) -> float:
+        """Mean surprise of the continuation, in bits per character; nan where it is empty."""
+        if not self.continuation:
+            return math.nan
+        return -sum(self.logprobs) / math.log(2) / len(self.continuation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain values that `json.dumps` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Passage:
+        """The passage that `to_dict` gave `values` of. Raises ValueError for a field it does not know."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"not fields of a Passage: {', '.join(sorted(unknown))}")
+        pairs = [[(token, p) for token, p in best] for best in values.get("alternatives", [])]
+        return cls(**{**values, "alternatives": pairs})
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"[{_caption(self)}]\n{self.prompt}│{self.continuation}"
+
+    def to_html(self, spans: Iterable[Any] = ()) -> str:
+        """A fragment for a page: prompt and continuation apart, shaded by surprise, alternatives on hover.
+
+        `spans` marks copies, with their source on hover: objects with `start` and `stop` (offsets in `text`), `novel`,
+        `chapter` and `offset`, as `CopyIndex.spans` gives them.
+        """
+        return _style() + f'<div class="jy-passages">{_article(self, spans)}</div>'
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def save(self, path: str | os.PathLike[str], spans: Iterable[Any] = ()) -> Path:
+        """Write `to_html` as a page of its own, which needs no network, and return its path."""
+        return _write_page(path, self.to_html(spans))
+
+
+class Passages(list[Passage]):
+    """A list of passages that stand side by side on a page."""
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self))
+
+    def to_html(self) -> str:
+        """A fragment for a page, the passages side by side where there is room."""
+        return _style() + f'<div class="jy-passages">{"".join(_article(passage, ()) for passage in self)}</div>'
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_html` as a page of its own, which needs no network, and return its path."""
+        return _write_page(path, self.to_html())
+
+
+def _caption(passage: Passage) -> str:
+    parts = [f"《{passage.novel}》"] if passage.novel else []
+    if passage.seed is not None:
+        parts.append(f"seed {passage.seed} · candidate {passage.candidate}")
+    if passage.logprobs and passage.continuation:
+        parts.append(f"{passage.bits_per_char:.2f} bits/char")
+    return " · ".join(parts)
+
+
+def _style() -> str:
+    return f"<style>{(VIEWS / 'passage.css').read_text(encoding='utf-8')}</style>"
+
+
+def _article(passage: Passage, spans: Iterable[Any]) -> str:
+    sources = _sources(spans, len(passage.text))
+    prompt = "".join(_character(c, "", sources[i]) for i, c in enumerate(passage.prompt))
+    known = len(passage.probabilities) == len(passage.alternatives) == len(passage.continuation)
+    written = []
+    for i, character in enumerate(passage.continuation):
+        surprise = -math.log2(max(passage.probabilities[i], 1e-12)) if known else 0.0
+        hover = _alternatives(passage, i) if known else ""
+        shade = f"{min(surprise / FULL_SHADE, 1):.2f}"
+        written.append(_character(character, hover, sources[len(passage.prompt) + i], shade))
+    return (
+        f'<article><header>{html.escape(_caption(passage))}</header><p><span class="jy-prompt">{prompt}</span>'
+        f'<span class="jy-written">{"".join(written)}</span></p></article>'
+    )
+
+
+def _sources(spans: Iterable[Any], length: int) -> list[str]:
+    sources = [""] * length
+    for span in spans:
+        chapter = f" {span.chapter}" if span.chapter else ""
+        source = f"《{span.novel}》{chapter} @{span.offset}"
+        for i in range(max(span.start, 0), min(span.stop, length)):
+            sources[i] = f"{sources[i]}\n{source}" if sources[i] else source
+    return sources
+
+
+def _alternatives(passage: Passage, i: int) -> str:
+    lines = [f"{_visible(passage.continuation[i])} {passage.probabilities[i]:.1%}", "—"]
+    lines += [f"{_visible(token)} {p:.1%}" for token, p in passage.alternatives[i]]
+    return "\n".join(lines)
+
+
+def _visible(token: str) -> str:
+    return {"\n": "⏎", " ": "␣", "\t": "⇥"}.get(token, token)
+
+
+def _character(character: str, hover: str, source: str, shade: str | None = None) -> str:
+    title = "\n".join(part for part in (source, hover) if part)
+    if not title and shade is None:
+        return html.escape(character)
+    attributes = f' title="{html.escape(title)}"' if title else ""
+    attributes += f' style="--s:{shade}"' if shade is not None else ""
+    name = ' class="jy-copy"' if source else ""
+    return f"<b{name}{attributes}>{html.escape(character)}</b>"
+
+
+def _write_page(path: str | os.PathLike[str], fragment: str) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = (VIEWS / "passage.html").read_text(encoding="utf-8").replace("<!-- passage -->", fragment)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(temporary, path)
+    return path
