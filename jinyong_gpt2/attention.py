@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_id, encode
+from jinyong_gpt2.views.heads import heads_of_interest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+__all__ = ["Attention", "View", "heads_of_interest", "read_attention", "show", "token_labels"]
 
 # The longest span each view carries, in tokens. Longer texts are cropped, and the page says so.
 LIMITS = {"model": 160, "head": 256, "neuron": 256, "generation": 512}
@@ -77,9 +80,11 @@ def read_attention(
     is kept, or its last `limit` tokens. What lies before the span is still read, as far as the model's context reaches
     back. The model's attention implementation and training mode are as before afterwards, also after an error.
 
-    Raises ValueError where there is no text, the span is empty, or the novel is unknown.
+    `novel` is the one of the passage by default. Raises ValueError where there is no text, the span is empty, or the
+    novel is unknown.
     """
     content = text if isinstance(text, str) else text.text
+    novel = novel or getattr(text, "novel", None)
     first, last, _ = slice(start, stop).indices(len(content))
     if not content:
         raise ValueError("there is no text to show: give at least one character")
@@ -151,7 +156,7 @@ def _eager(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _forward(
     model: PreTrainedModel, window: list[int], shown: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -245,7 +250,7 @@ def show(
 
     view: "model" (all layers and heads at once), "head" (the heads of a layer), "neuron" (query and key) or
         "generation" (the text appearing character by character).
-    novel: whose control token goes first; None for none in particular.
+    novel: whose control token goes first; by default the passage's, or of none in particular.
     layer, head: selected when the page opens, counted from 0. By default the last layer, and for head: all of them in
         the head view, the first in the neuron view, "mean" in the generation view (which knows "max" too).
     layers: the layers that the page carries; by default all, or where the text is long the first, middle and last.

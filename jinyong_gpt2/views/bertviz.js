@@ -8,14 +8,16 @@
 
   // BertViz draws a line for each pair of tokens, the invisible ones included. Those are left out here: d3's `select`
   // leaves a hole where its function returns null, so the others keep their places.
-  function drawOnlyAbove(threshold) {
+  function drawOnlyAbove(threshold, faintest) {
     const create = { line: d3.creator("svg:line"), path: d3.creator("svg:path"), rect: d3.creator("svg:rect") };
     const append = d3.selection.prototype.append;
     d3.selection.prototype.append = function (name) {
       if (!(name in create)) return append.call(this, name);
       return this.select(function (datum) {
-        const weight = name !== "rect" || this._parent?.classList?.contains("vector-highlight-group");
-        if (weight && typeof datum === "number" && datum <= threshold) return null;
+        const group = this._parent?.classList;
+        const least = group?.contains("attn-line-group") ? faintest : threshold; // that of a head by itself: all it has
+        const weight = name !== "rect" || group?.contains("vector-highlight-group");
+        if (weight && typeof datum === "number" && datum <= least) return null;
         return this.appendChild(create[name].apply(this, arguments));
       });
     };
@@ -38,8 +40,10 @@
     const size = data.labels.length;
     return (index) => {
       let offset = (index * size * (size + 1)) / 2;
+      // The model view asks for nothing after the diagonal; not to give it the zeros halves its work.
       return Array.from({ length: size }, (_, row) =>
-        Array.from({ length: size }, (_, column) => (column <= row ? data.weights[offset++] / 10000 : 0)));
+        Array.from({ length: data.view === "model" ? row + 1 : size },
+          (_, column) => (column <= row ? data.weights[offset++] / 10000 : 0)));
     };
   }
 
@@ -126,7 +130,7 @@
   window.drawView = (stage, data, dark) => {
     if (!prepared) {
       d3.schemeCategory10 = data.colours;
-      drawOnlyAbove(data.threshold);
+      drawOnlyAbove(data.threshold, data.faintest);
       prepared = true;
     }
     const place = Object.assign(document.createElement("div"), { id: "bertviz" });

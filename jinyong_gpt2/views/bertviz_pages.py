@@ -15,7 +15,7 @@ import torch
 from jinyong_gpt2.views.page import asset, triangles
 
 FAINTEST = 0.01  # a line for a weight below this is too faint to see
-MOST_LINES = {"model": 100_000, "head": 24_000, "neuron": 6_000}  # in a picture; the strongest are drawn
+MOST_LINES = {"model": 25_000, "head": 24_000, "neuron": 6_000}  # in a picture; the strongest are drawn
 TALLEST_THUMBNAIL = 220  # px, in the model view
 
 CAPTIONS = {
@@ -46,7 +46,9 @@ def content(view: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     threshold = line_threshold(weights, view.view)
     caption = [CAPTIONS[view.view]]
     if threshold > FAINTEST:
-        caption.append(f"文字較長，只畫權重大於 {threshold:.3f} 的線。")
+        caption.append(
+            f"線太多了，只畫權重大於 {threshold:.3f} 的" + ("；放大後畫出全部。" if view.view == "model" else "。")
+        )
     if len(view.layers) < len(attention.weights):
         caption.append(f"這一頁帶有第 {'、'.join(map(str, view.layers))} 層。")
     header = {
@@ -60,6 +62,7 @@ def content(view: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "head": view.head,
         "heads": weights.size(1),
         "threshold": threshold,
+        "faintest": max(FAINTEST, threshold) if view.view == "neuron" else FAINTEST,
         "colours": head_colours(weights.size(1)),
         "box_height": min(7 * 12 / weights.size(1), TALLEST_THUMBNAIL / len(attention.labels)),
     }
