@@ -50,13 +50,16 @@ def new_model(
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,
         **shape,
     )
-    return GPT2LMHeadModel(config)
+    model = GPT2LMHeadModel(config)
+    # For `generate` alone: with it in the model's own config every forward pass would look for padding, and so wait for
+    # the GPU.
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
 
 
 def parameter_count(model: torch.nn.Module) -> int:
@@ -83,3 +86,40 @@ def resolve_device(device: str = "auto") -> torch.device:
     if absent.get(resolved.type, False):
         raise ValueError(f'no {resolved.type} device on this machine: use "auto" or "cpu"')
     return resolved
+
+
+# Dense peak of a GPU in FLOP/s with 16-bit inputs, from the makers' data sheets.
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "P100": 19e12}
+
+
+def flops_per_token(model: GPT2LMHeadModel, context_length: int) -> float:
+    """Floating-point operations of a forward and backward pass, a token (Chowdhery et al. 2022, appendix B).
+
+    Six a weight that multiplies: the matrices of the blocks and the output layer, not the embedding look-ups; and the
+    attention's own products, of which the causal mask needs half.
+    """
+    config = model.config
+    matrices = sum(
+        p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "wte" not in name and "wpe" not in name
+    )
+    output = config.vocab_size * config.n_embd
+    return 6 * (matrices + output) + 6 * config.n_layer * config.n_embd * context_length
+
+
+def peak_flops(device: torch.device) -> float:
+    """The device's own peak in FLOP/s for bf16 products: a known GPU's from its data sheet, else measured (0.2 s)."""
+    import time
+
+    import torch
+
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+        if known:
+            return known
+    a, rate, end = torch.randn(1024, 1024, dtype=torch.bfloat16, device=device), 0.0, time.perf_counter() + 0.2
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        rate = max(rate, 2 * 1024**3 / (time.perf_counter() - start))
+    return rate

@@ -1,0 +1,81 @@
+"""Checkpoints on disk: plain Hugging Face folders, written beside and renamed, so that a kill leaves a whole one.
+
+`last/` also holds `training_state.pt`, what a resume needs; every folder holds `training.json`, where it comes from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jinyong_gpt2.tokenizer import save_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+STATE = "training_state.pt"
+
+
+def save(
+    folder: Path,
+    model: GPT2LMHeadModel,
+    tokenizer: PreTrainedTokenizerFast,
+    card: dict[str, Any],
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint to `folder`, replacing an older one only when the new one is whole."""
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    model.save_pretrained(new)
+    save_tokenizer(tokenizer, new)
+    (new / "training.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if state is not None:
+        torch.save(state, new / STATE)
+    # A folder cannot replace another in one move: between the two renames the old one is still there under its
+    # second name, where `last_folder` finds it.
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def last_folder(output_dir: Path) -> Path | None:
+    """The newest whole checkpoint of a run that can be resumed, or None."""
+    candidates = (output_dir / "last", output_dir / "last.old")
+    return next((folder for folder in candidates if (folder / STATE).is_file()), None)
+
+
+def load_state(output_dir: Path) -> dict[str, Any] | None:
+    """The training state of the newest checkpoint, on the CPU, or None where there is nothing to resume."""
+    folder = last_folder(output_dir)
+    return None if folder is None else torch.load(folder / STATE, map_location="cpu", weights_only=True)
+
+
+def load_model(folder: Path) -> GPT2LMHeadModel:
+    """The model of a checkpoint, in the precision it was saved in, on the CPU."""
+    from transformers import GPT2LMHeadModel
+
+    return GPT2LMHeadModel.from_pretrained(folder)
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the lines of `metrics.jsonl` that come after `step`, and a half-written last one."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,403 @@
+"""Training: a prepared corpus to a checkpoint, as a generator of metrics.
+
+    for metrics in train(TrainConfig(data="data/prepared", output_dir="checkpoints/mini", max_steps=2000)):
+        print(metrics["step"], metrics["loss"])
+
+Accelerate carries device, precision and processes, so the same code runs on a laptop and, started with
+`accelerate launch`, on many GPUs. Which windows a step sees is a function of (seed, step), and so is the dropout, so a
+resumed run repeats an uninterrupted one exactly; on a CPU to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from jinyong_gpt2 import checkpoints
+from jinyong_gpt2.dataset import Batch, PreparedCorpus, TrainingOrder, Windows
+from jinyong_gpt2.loss import LanguageModelLoss
+from jinyong_gpt2.model import flops_per_token, new_model, parameter_count, peak_flops
+from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
+from jinyong_gpt2.tokenizer import is_character_start
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LOG_EVERY = 10  # steps whose losses are fetched from the device together
+
+
+def option(default: Any, help: str) -> Any:
+    """A field of `TrainConfig` with its line of help on the command line."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainConfig:
+    """One training run. Every field is an option of `scripts/train.py`."""
+
+    data: str = option("data/prepared", "the folder that scripts/prepare_corpus.py wrote")
+    output_dir: str = option("checkpoints/mini", "where last/, best/ and metrics.jsonl go")
+    size: str = option("mini", "a name in jinyong_gpt2.model.SIZES: testing, mini, jinyong, gpt2, …")
+    context_length: int | None = option(None, "tokens a window, the control token counted; the size's own if not given")
+    init_from: str | None = option(None, "start from this checkpoint instead of random weights")
+    resume: bool = option(False, "go on from output_dir/last where there is one")
+    seed: int = option(0, "of weights, data order and dropout")
+
+    max_steps: int = option(2000, "optimizer steps in all")
+    batch_size: int = option(16, "windows per optimizer step over all processes")
+    micro_batch_size: int | None = option(None, "windows per forward pass of a process; halved where memory runs out")
+    generic_share: float = option(0.25, "share of windows that carry the generic control token")
+    dropout: float = option(0.0, "after embeddings, attention and blocks")
+
+    optimizer: str = option("muon", "muon (matrices; AdamW for the rest) or adamw")
+    learning_rate: float = option(3e-3, "of AdamW")
+    muon_learning_rate: float = option(0.02, "of Muon")
+    weight_decay: float = option(0.01, "of AdamW where it moves the matrices too")
+    muon_weight_decay: float = option(0.1, "of Muon")
+    beta2: float = option(0.95, "AdamW's second moment")
+    schedule: str = option("trapezoid", "trapezoid, linear or constant")
+    warmup_steps: int = option(50, "steps to the full learning rate")
+    decay_share: float = option(0.5, "trapezoid: share of the steps over which the rate falls to zero")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+
+    eval_every: int = option(200, "steps between measurements on the held-out chapters (0: never)")
+    eval_windows: int = option(64, "held-out windows measured each time, spread evenly")
+    save_every: int = option(200, "steps between checkpoints (0: only at the end)")
+    mixed_precision: str = option("auto", "auto (bf16 where supported, fp16 on older GPUs), bf16, fp16 or no")
+    compile: bool | None = option(None, "torch.compile the step; if not given, on a GPU")
+    device: str = option("auto", "auto, cuda or cpu")
+    tensorboard: bool = option(False, "write TensorBoard logs to output_dir/tensorboard")
+
+    def __post_init__(self) -> None:
+        choices = {
+            "optimizer": ("muon", "adamw"),
+            "schedule": ("trapezoid", "linear", "constant"),
+            "mixed_precision": ("auto", "bf16", "fp16", "no"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("max_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "generic_share", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no number any more; the message says at which step, on which text, and what to try."""
+
+
+def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Train, and yield the metrics of every step.
+
+    Every dict has `step` (from 1), `loss` (nats a token) and `learning_rate` (factor of the full one); every
+    `LOG_EVERY`th also `characters_per_second`, `utilisation` (of the device's peak) and `seconds_left`; after a
+    measurement `heldout_bits_per_char`. The same lines are in `output_dir/metrics.jsonl`.
+
+    `output_dir/last` is the newest checkpoint with all that a resume needs, `output_dir/best` the one with the fewest
+    held-out bits per character; both are plain Hugging Face folders. Closing the generator early, Ctrl-C and SIGTERM
+    save first. Raises FileNotFoundError without a prepared corpus, ValueError for a run that is there already and is
+    not to be resumed, TrainingDiverged when the loss is not finite.
+    """
+    run = _Run(config)
+    try:
+        yield from run.steps()
+    finally:
+        run.close()
+
+
+class _Run:
+    """What one call of `train` holds: data, model, optimizers, place."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.folder = Path(config.output_dir)
+        self.data = PreparedCorpus.open(config.data)
+        state = checkpoints.load_state(self.folder) if config.resume else None
+        if state is None and checkpoints.last_folder(self.folder) is not None:
+            raise ValueError(f"{self.folder} holds a run already: add --resume, or choose another --output_dir")
+        self.accelerator = _accelerator(config)
+        self.device = self.accelerator.device
+        self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
+        if config.batch_size % self.processes:
+            raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {self.processes} processes")
+
+        torch.manual_seed(config.seed)
+        if state is not None:
+            self.model = checkpoints.load_model(checkpoints.last_folder(self.folder))
+        else:
+            self.model = new_model(config.size, self.data.tokenizer, config.context_length, config.dropout)
+        self.length = config.context_length or self.model.config.n_positions
+        self.windows = Windows(self.data, "train", self.length)
+        self.order = TrainingOrder(self.windows, config.batch_size, config.seed, config.generic_share)
+        self.heldout = Windows(self.data, "heldout", self.length) if self.data.heldout.size else None
+        self._counts = torch.from_numpy(is_character_start(self.data.tokenizer)).to(self.device)
+
+        self.model.to(self.device)
+        loss = LanguageModelLoss(self.model)
+        optimizers = build_optimizers(loss, config)
+        self.loss, *self.optimizers = self.accelerator.prepare(loss, *optimizers)
+        if config.compile or (config.compile is None and self.device.type == "cuda"):
+            self.loss.compile()
+        self.full_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
+        self.micro_batch = min(config.micro_batch_size or config.batch_size, config.batch_size // self.processes)
+
+        self.step, self.best, self._saved = 0, math.inf, -1
+        self._pending: list[dict[str, Any]] = []
+        if state is not None:
+            self._restore(state)
+        self.utilisation_unit = flops_per_token(self.model, self.length) / (peak_flops(self.device) * self.processes)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["corpus"] != self.data.hash:
+            raise ValueError(f"{self.folder} was trained on another corpus than {self.data.folder}: it cannot resume")
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.best, self.micro_batch = state["step"], state["best"], state["micro_batch"]
+        checkpoints.trim_metrics(self.folder / "metrics.jsonl", self.step)
+
+    # ---- the loop
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        """The whole run. Left early on request it saves; left by an error it keeps the last checkpoint as it was."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stopped = stack.enter_context(_stop_signals())
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            self._log = stack.enter_context(open(self.folder / "metrics.jsonl", "a", encoding="utf-8"))
+            self._board = stack.enter_context(_tensorboard(self.folder)) if self.config.tensorboard else None
+            try:
+                yield from self._loop(stopped, pool)
+            except (GeneratorExit, KeyboardInterrupt):
+                self._write(self._fetch())
+                self.save()
+                raise
+            rows = self._fetch()
+            self._write(rows)
+            self.save()
+            yield from rows
+
+    def _loop(self, stopped: threading.Event, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
+        config = self.config
+        upcoming = pool.submit(self._load, self.step)
+        clock, clock_step = time.perf_counter(), self.step
+        while self.step < config.max_steps and not self._agree(stopped.is_set()):
+            batch, upcoming = upcoming.result(), pool.submit(self._load, self.step + 1)
+            factor = learning_rate_factor(self.step, config)
+            loss = self._optimizer_step(batch, factor)
+            self.step += 1
+            self._pending.append({"step": self.step, "loss": loss, "learning_rate": factor})
+            measure = self._due(config.eval_every) or (config.eval_every and self.step == config.max_steps)
+            if self._due(LOG_EVERY) or measure or self._due(config.save_every):
+                rows = self._fetch(steps_per_second=(self.step - clock_step) / (time.perf_counter() - clock))
+                if measure and self.heldout is not None:
+                    rows[-1]["heldout_bits_per_char"] = self._measure_heldout()
+                self._write(rows)
+                if self._due(config.save_every):
+                    self.save()
+                yield from rows
+                clock, clock_step = time.perf_counter(), self.step
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
+
+    def _load(self, step: int) -> list[torch.Tensor]:
+        """This process's share of a step's windows on the device: inputs and targets (B/P, L), target count ()."""
+        rows = self.order.step(step)
+        batch: Batch = self.windows.batch(rows[self.rank :: self.processes])
+        # All processes divide by the same count: that of the whole batch, known from the rows alone.
+        count = torch.tensor(float((rows[:, 1] - rows[:, 0]).sum()))
+        tensors = [torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), count]
+        if self.device.type == "cuda":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+
+    def _optimizer_step(self, batch: list[torch.Tensor], factor: float) -> torch.Tensor:
+        """One step at `factor` of the full learning rates; the mean loss in nats, a scalar still on the device."""
+        while True:
+            try:
+                loss = self._backward(batch)
+                break
+            except torch.OutOfMemoryError:
+                if self.micro_batch == 1 or self.processes > 1:
+                    raise
+                self.micro_batch = math.ceil(self.micro_batch / 2)
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                print(f"out of memory: going on with {self.micro_batch} windows at a time, the batch stays the same")
+        self.accelerator.clip_grad_norm_(self.loss.parameters(), self.config.max_grad_norm)
+        for optimizer, rates in zip(self.optimizers, self.full_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def _backward(self, batch: list[torch.Tensor]) -> torch.Tensor:
+        inputs, targets, count = batch
+        # A function of step and process, not of what came before: a resumed run drops out the same units.
+        seed = np.random.SeedSequence([self.config.seed, self.step, self.rank]).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+        self.loss.train()
+        total = torch.zeros((), device=self.device)
+        starts = range(0, len(inputs), self.micro_batch)
+        for start in starts:
+            last = start == starts[-1]
+            with nullcontext() if last else self.accelerator.no_sync(self.loss):
+                piece = slice(start, start + self.micro_batch)
+                loss = self.loss(inputs[piece], targets[piece]) / count
+                # DDP averages over processes what is to be a sum.
+                self.accelerator.backward(loss * self.processes)
+            total += loss.detach()
+        return total
+
+    # ---- measuring and logging
+
+    def _fetch(self, steps_per_second: float | None = None) -> list[dict[str, Any]]:
+        """The steps since the last call with their losses as numbers, over all processes: one transfer for all."""
+        rows, self._pending = self._pending, []
+        if not rows:
+            return rows
+        losses = torch.stack([row["loss"] for row in rows])
+        for row, loss in zip(rows, self.accelerator.reduce(losses, "sum").tolist(), strict=True):
+            row["loss"] = loss
+            if not math.isfinite(loss):
+                self._report_divergence(row["step"])
+        if steps_per_second is not None:
+            rows[-1] |= self._speed(steps_per_second)
+        return rows
+
+    def _report_divergence(self, step: int) -> None:
+        places = [self.data.place("train", start) for start in self.order.step(step - 1)[:3, 0]]
+        raise TrainingDiverged(
+            f"the loss of step {step} is not a finite number (first windows: {'; '.join(places)}). "
+            f"Try a lower learning rate or mixed_precision='no'; {self.folder / 'last'} is from before."
+        )
+
+    @torch.no_grad()
+    def _measure_heldout(self) -> float:
+        """Bits per character over evenly spread held-out windows, without overlap; each process measures its share."""
+        rows = self.heldout.in_order()
+        wanted = np.linspace(0, len(rows) - 1, min(self.config.eval_windows, len(rows))).round().astype(int)
+        rows = rows[wanted][self.rank :: self.processes]
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.loss.eval()
+        for start in range(0, len(rows), self.micro_batch):
+            batch = self.heldout.batch(rows[start : start + self.micro_batch])
+            inputs, targets = (torch.from_numpy(a).to(self.device) for a in (batch.inputs, batch.targets))
+            totals[0] += self.loss(inputs, targets)
+            totals[1] += self._counts[targets[targets >= 0]].sum()
+        nats, characters = self.accelerator.reduce(totals, "sum").tolist()
+        return nats / math.log(2) / characters
+
+    def _speed(self, steps_per_second: float) -> dict[str, float]:
+        tokens = steps_per_second * self.config.batch_size * self.length
+        return {
+            "characters_per_second": tokens,
+            "utilisation": tokens * self.utilisation_unit,
+            "seconds_left": (self.config.max_steps - self.step) / steps_per_second,
+        }
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        if not rows or not self.accelerator.is_main_process:
+            return
+        for row in rows:
+            self._log.write(json.dumps(row) + "\n")
+            if self._board is not None:
+                for name, value in row.items():
+                    self._board.add_scalar(name, value, row["step"])
+        self._log.flush()
+        measured = rows[-1].get("heldout_bits_per_char")
+        if measured is not None and measured < self.best:
+            self.best = measured
+            checkpoints.save(self.folder / "best", self.model, self.data.tokenizer, self._card())
+
+    def save(self) -> None:
+        """Write `last`: model, tokenizer and everything a resume needs."""
+        if not self.accelerator.is_main_process or self._saved == self.step:
+            return
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "micro_batch": self.micro_batch,
+            "corpus": self.data.hash,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        checkpoints.save(self.folder / "last", self.model, self.data.tokenizer, self._card(), state)
+        self._saved = self.step
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "step": self.step,
+            "parameters": parameter_count(self.model),
+            "characters_seen": self.step * self.config.batch_size * self.length,
+            "best_heldout_bits_per_char": None if math.isinf(self.best) else self.best,
+            "corpus": {"hash": self.data.hash, "tokens": self.data.manifest["tokens"]},
+        }
+
+    def _agree(self, stopped: bool) -> bool:
+        """Whether any process was asked to stop: one alone knows at once, many ask each other now and then."""
+        if self.processes == 1 or self.step % LOG_EVERY:
+            return stopped and self.processes == 1
+        return bool(self.accelerator.reduce(torch.tensor(float(stopped), device=self.device), "sum").item())
+
+    def close(self) -> None:
+        self.accelerator.free_memory()
+        self.accelerator.end_training()
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    from accelerate import Accelerator
+
+    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
+    if config.device == "cuda" and on_cpu:
+        raise ValueError('no CUDA device on this machine: use device="auto" or "cpu"')
+    precision = config.mixed_precision
+    if precision == "auto":
+        if on_cpu:
+            fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            precision = "bf16" if fast_bf16 else "no"
+        else:
+            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return Accelerator(mixed_precision=precision, cpu=on_cpu)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a step ends before the run does; elsewhere than in the main
+    thread (a notebook's worker, say) signals stay as they are."""
+    event, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if main else ()
+    previous = {number: signal.signal(number, lambda *_: event.set()) for number in signals}
+    try:
+        yield event
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _tensorboard(folder: Path) -> Iterator[Any]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("tensorboard is not installed: pip install tensorboard") from error
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        yield writer
