@@ -16,8 +16,9 @@ The only file that knows the model's insides. It reads the weights of a stock `G
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,32 +49,38 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str:
 
 
 def read_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """State dict and configuration of a `save_pretrained` folder, without importing transformers.
+    """State dict and configuration of a `save_pretrained` folder, in shards or not, without importing transformers.
 
-    Raises FileNotFoundError where the folder holds no `model.safetensors` with its `config.json`.
+    Raises FileNotFoundError where the folder holds no `config.json`, or not all the safetensors files it should.
     """
-    folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}: it is no checkpoint in the Hugging Face format")
     from safetensors.torch import load_file
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return load_file(folder / "model.safetensors"), config
+    folder = Path(folder)
+    index = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    for name in ("config.json", *files):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: it is no whole checkpoint in the Hugging Face format")
+    state: dict[str, torch.Tensor] = {}
+    for name in files:
+        state |= load_file(folder / name)
+    return state, json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 class Dense:
     """`x @ weight + bias` in the weights' own arithmetic."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias = weight, bias  # (in, out), (out,)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.addmm(self.bias, x, self.weight)  # (N, in) -> (N, out)
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)  # (N, in) -> (N, out)
 
 
 class Int8:
-    """The same with weights rounded to 8 bits, a scale per output, symmetric about zero (absmax)."""
+    """The same with weights rounded to 8 bits, a scale for each output, symmetric about zero."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         rows = weight.t().float()  # (out, in)
@@ -92,20 +99,20 @@ class Int8:
 class Layer:
     """One block: its two projections of attention, its two of the feed-forward net, its two layer norms."""
 
-    def __init__(self, state: Mapping[str, torch.Tensor], linear: Any) -> None:
-        self.ln_1 = state["ln_1.weight"], state["ln_1.bias"]
-        self.ln_2 = state["ln_2.weight"], state["ln_2.bias"]
-        self.qkv = linear(state["attn.c_attn.weight"], state["attn.c_attn.bias"])
-        self.project = linear(state["attn.c_proj.weight"], state["attn.c_proj.bias"])
-        self.up = linear(state["mlp.c_fc.weight"], state["mlp.c_fc.bias"])
-        self.down = linear(state["mlp.c_proj.weight"], state["mlp.c_proj.bias"])
+    def __init__(self, get: Callable[[str], torch.Tensor], linear: type[Dense] | type[Int8]) -> None:
+        self.ln_1 = get("ln_1.weight"), get("ln_1.bias")
+        self.ln_2 = get("ln_2.weight"), get("ln_2.bias")
+        self.qkv = linear(get("attn.c_attn.weight"), get("attn.c_attn.bias"))
+        self.project = linear(get("attn.c_proj.weight"), get("attn.c_proj.bias"))
+        self.up = linear(get("mlp.c_fc.weight"), get("mlp.c_fc.bias"))
+        self.down = linear(get("mlp.c_proj.weight"), get("mlp.c_proj.bias"))
 
 
 class Decoder:
     """The weights of one model, ready for decoding; `streams` makes room for texts.
 
     `state` and `config` are those of a `GPT2LMHeadModel`. float32 weights on the same device are shared with the model,
-    not copied. Raises ValueError where the configuration is no plain GPT-2 (nothing is computed approximately).
+    not copied. Raises ValueError where the configuration is not plain GPT-2's.
     """
 
     def __init__(
@@ -121,83 +128,115 @@ class Decoder:
         self.heads, self.width = config["n_head"], config["n_embd"]
         self.context_length, self.vocab_size = config["n_positions"], config["vocab_size"]
         self.eps = config["layer_norm_epsilon"]
-        # With 8-bit weights the activations between them are bfloat16; the residual stream stays float32.
-        self.compute = torch.bfloat16 if self.dtype == "int8" else getattr(torch, self.dtype)
-        self.residual = torch.float32 if self.dtype == "int8" else self.compute
+        # Between 8-bit weights the activations are bfloat16; the residual stream and attention stay float32.
+        int8 = self.dtype == "int8"
+        self.compute = torch.bfloat16 if int8 else getattr(torch, self.dtype)
+        self.residual = torch.float32 if int8 else self.compute
 
-        state = {name.removeprefix("transformer."): tensor.detach() for name, tensor in state.items()}
-        state = {name: tensor.to(self.device, self.residual) for name, tensor in state.items()}
-        linear = Int8 if self.dtype == "int8" else Dense
-        self.layers = []
-        for i in range(config["n_layer"]):
-            prefix = f"h.{i}."
-            own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-            self.layers.append(Layer(own, linear))
-        self.ln_f = state["ln_f.weight"], state["ln_f.bias"]
-        self.wte, self.wpe = state["wte.weight"], state["wpe.weight"]  # (V, D), (C, D)
-        head = state.get("lm_head.weight", self.wte).t()  # (D, V)
-        self.head = Int8(head, None) if self.dtype == "int8" else head
+        names = {name.removeprefix("transformer."): name for name in state}
+
+        def get(name: str) -> torch.Tensor:
+            return state[names[name]].detach().to(self.device, self.residual)
+
+        linear = Int8 if int8 else Dense
+        self.layers = [Layer(lambda name, i=i: get(f"h.{i}.{name}"), linear) for i in range(config["n_layer"])]
+        self.ln_f = get("ln_f.weight"), get("ln_f.bias")
+        self.wte, self.wpe = get("wte.weight"), get("wpe.weight")  # (V, D), (C, D)
+        output = get("lm_head.weight") if "lm_head.weight" in names else self.wte
+        self.head = linear(output.t(), None)  # (D, V)
+        self._idle: dict[int, list[GraphStreams]] = {}
 
     def streams(self, batch: int) -> Streams:
-        """Room for `batch` texts side by side."""
-        return Streams(self, batch)
+        """Room for `batch` texts side by side. On a GPU, `release` it afterwards: recording its graph took a while."""
+        if self.device.type != "cuda":
+            return Streams(self, batch)
+        idle = self._idle.setdefault(batch, [])
+        return idle.pop() if idle else GraphStreams(self, batch)
+
+    def release(self, streams: Streams) -> None:
+        """Give back what `streams` gave, to be used again."""
+        if isinstance(streams, GraphStreams):
+            streams.reset()
+            self._idle.setdefault(streams.batch, []).append(streams)
+
+    def embed(self, ids: torch.Tensor, positions: torch.Tensor | slice) -> torch.Tensor:
+        """(N,) token ids at (N,) positions -> (N, D)."""
+        return self.wte[ids] + self.wpe[positions]
 
     def norm(self, h: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Layer norm of (N, D), in the arithmetic of the products."""
-        x = F.layer_norm(h, (self.width,), *weights, self.eps)
-        return x if x.dtype == self.compute else x.to(self.compute)
-
-    def logits(self, h: torch.Tensor) -> torch.Tensor:
-        """(N, D) -> (N, V) in float32."""
-        x = self.norm(h, self.ln_f)
-        return (self.head(x) if isinstance(self.head, Int8) else x @ self.head).float()
+        return F.layer_norm(h, (self.width,), *weights, self.eps).to(self.compute)
 
     def feed_forward(self, layer: Layer, h: torch.Tensor) -> torch.Tensor:
         """What the second half of a block adds to (N, D)."""
         return layer.down(F.gelu(layer.up(self.norm(h, layer.ln_2)), approximate="tanh"))
 
+    def logits(self, h: torch.Tensor) -> torch.Tensor:
+        """(N, D) -> (N, V) in float32."""
+        return self.head(self.norm(h, self.ln_f)).float()
+
 
 class Streams:
-    """Texts that are decoded side by side, each with its own length; (L, 2, B, H, C, D/H) keys and values."""
+    """Texts that are decoded side by side, each with its own length.
+
+    Keys are kept as (L, B·H, D/H, C) and values as (L, B·H, C, D/H), so that the two products of attention read both
+    in the order they lie in memory. Only what is filled is read.
+    """
 
     def __init__(self, decoder: Decoder, batch: int) -> None:
-        self.decoder = decoder
-        self.lengths = [0] * batch
-        layers, heads, context = len(decoder.layers), decoder.heads, decoder.context_length
-        shape = (layers, 2, batch, heads, context, decoder.width // heads)
-        # Attention over a short filled part is faster in float32 than in bfloat16 on a CPU.
-        self.cache = torch.zeros(shape, dtype=decoder.residual, device=decoder.device)
+        self.decoder, self.batch = decoder, batch
+        self.rows = list(range(batch))  # where in the cache each text lies
+        self.lengths = [0] * batch  # tokens in each place of the cache
+        self._reserve()
+
+    def _reserve(self) -> None:
+        decoder, layers = self.decoder, len(self.decoder.layers)
+        heads, size = self.batch * decoder.heads, decoder.width // decoder.heads
+        like = {"dtype": decoder.residual, "device": decoder.device}
+        self.keys = torch.zeros(layers, heads, size, decoder.context_length, **like)
+        self.values = torch.zeros(layers, heads, decoder.context_length, size, **like)
+
+    def store(self, row: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Keys and values (H, T, D/H) of a text's first T tokens."""
+        heads = slice(row * self.decoder.heads, (row + 1) * self.decoder.heads)
+        self.keys[layer, heads, :, : k.shape[1]] = k.transpose(1, 2)
+        self.values[layer, heads, : v.shape[1]] = v
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let the text in place `target` begin as the one in `source` does."""
+        keys, values = (x.unflatten(1, (self.batch, -1)) for x in (self.keys, self.values))
+        keys[:, target, :, :, :length] = keys[:, source, :, :, :length]
+        values[:, target, :, :length] = values[:, source, :, :length]
 
     @torch.inference_mode()
     def prefill(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Start each text anew with its tokens; (B, V) logits after the last ones, on the CPU.
+        """Start every text with its tokens; (B, V) logits after the last ones, on the CPU. Equal texts cost one.
 
-        Equal texts are computed once. Raises ValueError where one is empty or longer than the context.
+        Raises ValueError where a text is empty or longer than the context.
         """
-        done: dict[tuple[int, ...], int] = {}
-        rows = []
-        for row, ids in enumerate(texts):
-            first = done.setdefault(tuple(ids), row)
-            if first == row:
-                rows.append(self.prefill_one(row, ids))
+        logits: list[torch.Tensor] = []
+        first: dict[tuple[int, ...], int] = {}
+        for i, ids in enumerate(texts):
+            same = first.setdefault(tuple(ids), i)
+            if same == i:
+                logits.append(self.prefill_one(i, ids))
             else:
-                self.cache[:, :, row, :, : len(ids)] = self.cache[:, :, first, :, : len(ids)]
-                self.lengths[row] = len(ids)
-                rows.append(rows[first])
-        return torch.stack(rows)
+                self.copy(self.rows[same], self.rows[i], len(ids))
+                self.lengths[self.rows[i]] = len(ids)
+                logits.append(logits[same])
+        return torch.stack(logits)
 
     @torch.inference_mode()
-    def prefill_one(self, row: int, ids: Sequence[int]) -> torch.Tensor:
-        """Start the text in `row` anew; (V,) logits after its last token, on the CPU."""
-        decoder, heads, length = self.decoder, self.decoder.heads, len(ids)
+    def prefill_one(self, text: int, ids: Sequence[int]) -> torch.Tensor:
+        """Start one text anew with its tokens; (V,) logits after the last one, on the CPU. Raises as `prefill`."""
+        decoder, length, row = self.decoder, len(ids), self.rows[text]
         if not 0 < length <= decoder.context_length:
             raise ValueError(f"a text must be 1 to {decoder.context_length} tokens long here, got {length}")
-        h = decoder.wte[torch.tensor(ids, device=decoder.device)] + decoder.wpe[:length]  # (T, D)
-        for layer, cache in zip(decoder.layers, self.cache, strict=True):
+        h = decoder.embed(torch.tensor(ids, device=decoder.device), slice(length))  # (T, D)
+        for i, layer in enumerate(decoder.layers):
             qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (T, 3D)
-            q, k, v = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
-            cache[0, row, :, :length] = k
-            cache[1, row, :, :length] = v
+            q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
+            self.store(row, i, k, v)
             a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
             h = h + layer.project(a.transpose(0, 1).reshape(length, -1))
             h = h + decoder.feed_forward(layer, h)
@@ -210,33 +249,149 @@ class Streams:
 
         Raises ValueError where a text has filled the context: start it anew with `prefill_one`.
         """
-        decoder, batch, longest = self.decoder, len(self.lengths), max(self.lengths)
-        if longest >= decoder.context_length:
-            raise ValueError(f"the context of {decoder.context_length} tokens is full")
-        even = min(self.lengths) == longest
-        rows, positions = torch.arange(batch), torch.tensor(self.lengths)
-        mask = None if even else (torch.arange(longest + 1) <= positions[:, None])[:, None, None]  # (B, 1, 1, T)
-        h = decoder.wte[torch.tensor(ids)] + decoder.wpe[positions]  # (B, D)
-        for layer, cache in zip(decoder.layers, self.cache, strict=True):
-            qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (B, 3D)
-            q, k, v = qkv.view(batch, 3, decoder.heads, -1).to(cache.dtype).unbind(1)  # each (B, H, D/H)
+        lengths = [self.lengths[row] for row in self.rows]
+        if max(lengths) >= self.decoder.context_length:
+            raise ValueError(f"the context of {self.decoder.context_length} tokens is full")
+        tokens, positions = [0] * self.batch, [lengths[0]] * self.batch  # of a text that has ended: anything
+        for row, token, length in zip(self.rows, ids, lengths, strict=True):
+            tokens[row], positions[row] = token, length
+            self.lengths[row] = length + 1
+        logits = self.run(tokens, positions)
+        return logits if len(self.rows) == self.batch else logits[self.rows]
+
+    def run(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
+        """The step itself: (B, V) logits after `tokens` at `positions`."""
+        decoder, batch, heads = self.decoder, self.batch, self.decoder.heads
+        scale, longest = (decoder.width // heads) ** -0.5, max(positions)
+        place = torch.tensor(positions, device=decoder.device)
+        h = decoder.embed(torch.tensor(tokens, device=decoder.device), place)  # (B, D)
+        keys = self.keys[..., : longest + 1].unbind(0)  # L times (BH, D/H, T)
+        values = self.values[:, :, : longest + 1].unbind(0)  # L times (BH, T, D/H)
+        even = min(positions) == longest
+        if even:
+            new_keys, new_values = self.keys[..., longest].unbind(0), self.values[:, :, longest].unbind(0)  # (BH, D/H)
+            mask = h.new_zeros(())
+        else:
+            each, place = torch.arange(batch * heads, device=decoder.device), place.repeat_interleave(heads)  # (BH,)
+            beyond = torch.arange(longest + 1, device=decoder.device) > place[:, None]
+            mask = torch.zeros_like(beyond, dtype=h.dtype).masked_fill(beyond, -math.inf)[:, None]  # (BH, 1, T)
+        for i, layer in enumerate(decoder.layers):
+            qkv = layer.qkv(decoder.norm(h, layer.ln_1)).to(h.dtype)  # (B, 3D)
+            q, k, v = qkv.view(batch, 3, heads, -1).unbind(1)  # each (B, H, D/H)
             if even:
-                cache[0, :, :, longest] = k
-                cache[1, :, :, longest] = v
+                new_keys[i].view(k.shape).copy_(k)
+                new_values[i].view(v.shape).copy_(v)
             else:
-                cache[0, rows, :, positions] = k
-                cache[1, rows, :, positions] = v
-            keys, values = cache[:, :, :, : longest + 1]  # each (B, H, T, D/H)
-            a = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)  # (B, H, 1, D/H)
-            h = h + layer.project(a.reshape(batch, -1).to(decoder.compute))
+                self.keys[i][each, :, place] = k.flatten(0, 1)
+                self.values[i][each, place] = v.flatten(0, 1)
+            q = q.reshape(batch * heads, 1, -1)
+            scores = torch.baddbmm(mask, q, keys[i], beta=0 if even else 1, alpha=scale)  # (BH, 1, T)
+            a = torch.bmm(scores.softmax(-1), values[i])  # (BH, 1, D/H)
+            h = h + layer.project(a.view(batch, -1).to(decoder.compute))
             h = h + decoder.feed_forward(layer, h)
-        self.lengths = [length + 1 for length in self.lengths]
         return decoder.logits(h).cpu()
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only, in this order."""
-        self.cache = self.cache[:, :, list(rows)]
-        self.lengths = [self.lengths[row] for row in rows]
+    def keep(self, texts: Sequence[int]) -> None:
+        """Go on with these texts only, in this order."""
+        self.rows = [self.rows[text] for text in texts]
+        if 2 * len(self.rows) <= self.batch:
+            self.compact()
+
+    def compact(self) -> None:
+        """Free the places of texts that have ended."""
+        old_keys, old_values = (x.unflatten(1, (self.batch, -1)) for x in (self.keys, self.values))
+        longest = max(self.lengths[row] for row in self.rows)
+        self.batch = len(self.rows)
+        self._reserve()
+        keys, values = (x.unflatten(1, (self.batch, -1)) for x in (self.keys, self.values))
+        keys[..., :longest] = old_keys[:, self.rows, :, :, :longest]
+        values[:, :, :, :longest] = old_values[:, self.rows, :, :longest]
+        self.lengths = [self.lengths[row] for row in self.rows]
+        self.rows = list(range(self.batch))
+
+
+class GraphStreams(Streams):
+    """The same where every shape is fixed, so that a CUDA graph can replay the step.
+
+    Tokens and positions are read from one small tensor on the device; attention runs over a span that is a power of
+    two, masked beyond each text's position, and one graph is recorded for each span. On a CPU (in tests) the same step
+    runs without a graph. Keys and values are (L, B, H, C, D/H), as `scaled_dot_product_attention` reads them.
+    """
+
+    SHORTEST_SPAN = 128
+
+    def _reserve(self) -> None:
+        decoder, layers = self.decoder, len(self.decoder.layers)
+        shape = (layers, self.batch, decoder.heads, decoder.context_length, decoder.width // decoder.heads)
+        like = {"dtype": decoder.compute, "device": decoder.device}
+        self.keys, self.values = torch.zeros(shape, **like), torch.zeros(shape, **like)
+        on_gpu = decoder.device.type == "cuda"
+        self.host = torch.zeros(2, self.batch, dtype=torch.long, pin_memory=on_gpu)  # tokens, positions
+        self.inputs = torch.zeros(2, self.batch, dtype=torch.long, device=decoder.device)
+        self.each = torch.arange(self.batch, device=decoder.device)
+        self.head = torch.arange(decoder.heads, device=decoder.device)
+        self.columns = torch.arange(decoder.context_length, device=decoder.device)
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+
+    def reset(self) -> None:
+        """Make all places free again. What they hold is never read: attention ends at a text's own position."""
+        self.rows, self.lengths = list(range(self.batch)), [0] * self.batch
+
+    def store(self, row: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        self.keys[layer, row, :, : k.shape[1]] = k
+        self.values[layer, row, :, : v.shape[1]] = v
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        for cache in (self.keys, self.values):
+            cache[:, target, :, :length] = cache[:, source, :, :length]
+
+    def compact(self) -> None:
+        """Nothing: the shapes stay, a text that has ended is computed along and ignored."""
+
+    def run(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
+        self.host.copy_(torch.tensor([tokens, positions]))
+        self.inputs.copy_(self.host, non_blocking=True)
+        span = self.SHORTEST_SPAN
+        while span <= max(positions):
+            span *= 2
+        span = min(span, self.decoder.context_length)
+        if self.decoder.device.type != "cuda":
+            return self.fixed_step(span)
+        if span not in self.graphs:
+            self.graphs[span] = self._record(span)
+        graph, logits = self.graphs[span]
+        graph.replay()
+        return logits.cpu()  # waits for the GPU
+
+    def fixed_step(self, span: int) -> torch.Tensor:
+        """(B, V) logits from `self.inputs`, attention over the first `span` places."""
+        decoder, (tokens, positions) = self.decoder, self.inputs  # each (B,)
+        h = decoder.embed(tokens, positions)  # (B, D)
+        mask = (self.columns[:span] <= positions[:, None])[:, None, None]  # (B, 1, 1, S)
+        place = self.each[:, None], self.head[None], positions[:, None]  # (B, H) places of D/H numbers
+        for i, layer in enumerate(decoder.layers):
+            qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (B, 3D)
+            q, k, v = qkv.view(self.batch, 3, decoder.heads, -1).unbind(1)  # each (B, H, D/H)
+            self.keys[i].index_put_(place, k)
+            self.values[i].index_put_(place, v)
+            keys, values = self.keys[i, :, :, :span], self.values[i, :, :, :span]  # (B, H, S, D/H)
+            a = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)  # (B, H, 1, D/H)
+            h = h + layer.project(a.reshape(self.batch, -1))
+            h = h + decoder.feed_forward(layer, h)
+        return decoder.logits(h)
+
+    def _record(self, span: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """Record the step for one span. Running it writes only what the replay writes again."""
+        side = torch.cuda.Stream(self.decoder.device)
+        side.wait_stream(torch.cuda.current_stream(self.decoder.device))
+        with torch.cuda.stream(side):  # libraries set themselves up outside the recording
+            for _ in range(3):
+                self.fixed_step(span)
+        torch.cuda.current_stream(self.decoder.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = self.fixed_step(span)
+        return graph, logits
 
 
 def _require_plain_gpt2(config: Mapping[str, Any]) -> None:

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from .decoding import Decoder, read_checkpoint, resolve_dtype
-from .model import PRETRAINED, resolve_device
-from .passage import Passage, Passages
-from .sampling import (
+from jinyong_gpt2.decoding import Decoder, Streams, read_checkpoint, resolve_dtype
+from jinyong_gpt2.model import PRETRAINED, resolve_device
+from jinyong_gpt2.passage import Passage, Passages
+from jinyong_gpt2.sampling import (
     Settings,
     apply_repetition_penalty,
     candidate_generator,
@@ -38,7 +38,7 @@ from .sampling import (
     require_integer,
     stopped,
 )
-from .tokenizer import GENERIC_TOKEN, SURROGATES, control_token
+from jinyong_gpt2.tokenizer import GENERIC_TOKEN, SURROGATES, control_token
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -150,7 +150,7 @@ class Writer:
         resolved = resolve_device(device)
         resolve_dtype(dtype, resolved)
         folder = PRETRAINED if folder is None else Path(folder)
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        for name in ("config.json", "tokenizer.json"):
             if not (folder / name).is_file():
                 hint = "train one with scripts/train.py"
                 if folder != PRETRAINED:
@@ -354,31 +354,44 @@ class Writer:
         if settings.max_new_tokens == 0:
             return
         streams = self.decoder.streams(len(drafts))
-        logits = streams.prefill([draft.window for draft in drafts])  # (B, V)
-        active = list(enumerate(drafts))
-        while True:
-            ids, logprobs, alternatives = self._choose([draft for _, draft in active], logits, settings, details)
-            going = []
-            for row, (i, draft) in enumerate(active):
-                character = self._take(draft, ids[row], logprobs[row], alternatives[row])
-                done = draft.tokens >= settings.max_new_tokens
-                if character is not None:
-                    yield i, character
-                    heeded = draft.tokens >= settings.min_new_tokens
-                    done = done or (heeded and stopped(draft.tail, draft.tail[-draft.written :], settings))
-                if not done:
-                    going.append(row)
-            if not going:
-                return
-            if len(going) < len(active):
-                streams.keep(going)
-                active, ids = [active[row] for row in going], [ids[row] for row in going]
-            for row, (_, draft) in enumerate(active):
-                if len(draft.window) == self.decoder.context_length:
-                    draft.window = self._window(draft.control, [*draft.window[1:], ids[row]])[:-1]
-                    streams.prefill_one(row, draft.window)
-                draft.window.append(ids[row])
-            logits = streams.step(ids)
+        try:
+            logits = streams.prefill([draft.window for draft in drafts])  # (B, V)
+            active = list(enumerate(drafts))
+            while True:
+                ids, logprobs, alternatives = self._choose([draft for _, draft in active], logits, settings, details)
+                going = []
+                for row, (i, draft) in enumerate(active):
+                    character = self._take(draft, ids[row], logprobs[row], alternatives[row])
+                    if character is not None:
+                        yield i, character
+                    if not self._done(draft, settings, whole=character is not None):
+                        going.append(row)
+                if not going:
+                    return
+                if len(going) < len(active):
+                    streams.keep(going)
+                    active, ids = [active[row] for row in going], [ids[row] for row in going]
+                self._make_room(streams, [draft for _, draft in active], ids)
+                logits = streams.step(ids)
+        finally:
+            self.decoder.release(streams)
+
+    def _make_room(self, streams: Streams, drafts: list[_Draft], ids: list[int]) -> None:
+        """Add a token to each window; one that is full slides: its last three quarters are read anew.
+
+        GPT-2's positions are absolute, so the cache cannot slide with it; the quarter makes that rare.
+        """
+        for row, (draft, token) in enumerate(zip(drafts, ids, strict=True)):
+            if len(draft.window) == self.decoder.context_length:
+                draft.window = self._window(draft.control, [*draft.window[1:], token])[:-1]
+                streams.prefill_one(row, draft.window)
+            draft.window.append(token)
+
+    def _done(self, draft: _Draft, settings: Settings, whole: bool) -> bool:
+        if draft.tokens >= settings.max_new_tokens:
+            return True
+        heeded = whole and draft.tokens >= settings.min_new_tokens
+        return heeded and stopped(draft.tail, draft.tail[-draft.written :], settings)
 
     def _choose(
         self, drafts: list[_Draft], logits: torch.Tensor, settings: Settings, details: bool
