@@ -36,8 +36,8 @@ def new_model(
 ) -> GPT2LMHeadModel:
     """A GPT-2 with random weights for this tokenizer, seeded by torch's global generator.
 
-    `context_length` (tokens, the control token counted) replaces the size's own; `dropout` is used in all three places
-    GPT-2 has one. Raises ValueError for an unknown size.
+    `context_length` (tokens, the control token counted) is room for at least so many, where that is more than the
+    size's own; `dropout` is used in all three places GPT-2 has one. Raises ValueError for an unknown size.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -45,7 +45,7 @@ def new_model(
         raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
     shape = dict(SIZES[size])
     if context_length is not None:
-        shape["n_positions"] = context_length
+        shape["n_positions"] = max(context_length, shape["n_positions"])
     config = GPT2Config(
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
@@ -53,6 +53,7 @@ def new_model(
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own "gelu_new", as one operator
         **shape,
     )
     model = GPT2LMHeadModel(config)

@@ -50,7 +50,9 @@ class TrainConfig:
     data: str = option("data/prepared", "the folder that scripts/prepare_corpus.py wrote")
     output_dir: str = option("checkpoints/mini", "where last/, best/ and metrics.jsonl go")
     size: str = option("mini", "a name in jinyong_gpt2.model.SIZES: testing, mini, jinyong, gpt2, …")
-    context_length: int | None = option(None, "tokens a window, the control token counted; the size's own if not given")
+    context_length: int | None = option(
+        None, "tokens a training window, the control token counted; all the model has room for if not given"
+    )
     init_from: str | None = option(None, "start from this checkpoint instead of random weights")
     resume: bool = option(False, "go on from output_dir/last where there is one")
     seed: int = option(0, "of weights, data order and dropout")
