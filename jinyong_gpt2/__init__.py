@@ -1,0 +1,27 @@
+"""Jin Yong style (金庸) wuxia passages from a small GPT-2, and a look inside it: begin with notebooks/01_generate.ipynb."""
+
+from jinyong_gpt2.attention import heads_of_interest, show
+from jinyong_gpt2.corpus import Corpus, load_corpus
+from jinyong_gpt2.dataset import PreparedCorpus, prepare
+from jinyong_gpt2.model import PRETRAINED, SIZES, new_model
+from jinyong_gpt2.passage import Passage
+from jinyong_gpt2.tokenizer import build_tokenizer
+from jinyong_gpt2.training import TrainConfig, train
+from jinyong_gpt2.writer import Writer
+
+__all__ = [
+    "PRETRAINED",
+    "SIZES",
+    "Corpus",
+    "Passage",
+    "PreparedCorpus",
+    "TrainConfig",
+    "Writer",
+    "build_tokenizer",
+    "heads_of_interest",
+    "load_corpus",
+    "new_model",
+    "prepare",
+    "show",
+    "train",
+]
