@@ -1,0 +1,332 @@
+"""What is copied, and how much a model knows by heart.
+
+    index = CopyIndex(corpus)                      # or CopyIndex(corpus, folder="out/copies"): built once, then opened
+    index.spans(passage, min_chars=15)             # every maximal copied span, with novel, chapter and place
+    index.longest(passage)
+    exact_runs(model, prompts, truths)             # how far greedy continuations follow the text itself
+
+Common sayings stand in every book: judge a model's copied share against `copied_share` of held-out human text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jinyong_gpt2.dataset import PreparedCorpus
+
+if TYPE_CHECKING:
+    import torch
+
+    from jinyong_gpt2.corpus import Corpus
+    from jinyong_gpt2.passage import Passage
+
+CODE = np.dtype(">u2")  # big-endian, so that comparing bytes compares codes
+CHAPTER_END = 0  # a code that no passage has: no span reaches over a chapter's end
+UNKNOWN = 0xFFFF  # the code of a character that the corpus does not have
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Span:
+    """Characters `start` to `stop` of a text, which stand word for word in the corpus."""
+
+    start: int
+    stop: int
+    text: str
+    novel: str
+    chapter: str
+    offset: int  # in characters from the beginning of the chapter (its title comes first), of the first place found
+    places: int  # in how many places of the corpus it stands
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class CopyIndex:
+    """A suffix array over the training chapters of a corpus (Manber & Myers 1993): all its endings in sorted order.
+
+    `corpus` is a `Corpus` or a `PreparedCorpus`; its held-out chapters are not indexed. With `folder` the index is
+    kept there and opened memory-mapped the next time, as long as the text is the same. Takes about 10 bytes a character
+    on disk and a second for five million characters. Raises ValueError where there is no training text.
+    """
+
+    def __init__(self, corpus: Corpus | PreparedCorpus, folder: str | os.PathLike[str] | None = None):
+        chapters = _training_texts(corpus)
+        if not any(text for _, _, text in chapters):
+            raise ValueError("there is no training text to index: give a corpus with chapters that are not held out")
+        fingerprint = _fingerprint(chapters)
+        if folder is not None and _is_index_of(Path(folder), fingerprint):
+            self._open(Path(folder))
+            return
+        self._build(chapters)
+        if folder is not None:
+            self._save(Path(folder), fingerprint)
+            self._open(Path(folder))
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> CopyIndex:
+        """An index that was kept in `folder`, without its corpus. Raises FileNotFoundError where there is none."""
+        if not (Path(folder) / "index.json").is_file():
+            raise FileNotFoundError(f"no index in {folder}: make one with CopyIndex(corpus, folder={str(folder)!r})")
+        index = cls.__new__(cls)
+        index._open(Path(folder))
+        return index
+
+    def __len__(self) -> int:
+        """Characters in the index."""
+        return len(self._suffixes) - len(self._chapters)
+
+    # ---- asking
+
+    def spans(self, passage: str | Passage, min_chars: int = 15) -> list[Span]:
+        """Every maximal copied span of at least `min_chars` characters, in order; they may overlap.
+
+        A span is maximal when neither the character before it nor the one after it could join it. Of a `Passage` what
+        was written is looked at, not the prompt; `start` and `stop` are places in its whole `text`.
+        Raises ValueError for `min_chars` below 1.
+        """
+        if min_chars < 1:
+            raise ValueError(f"min_chars must be at least 1, not {min_chars}")
+        text, shift = _written(passage)
+        codes = self._encode(text)
+        found, reached = [], 0
+        for start in range(len(text) - min_chars + 1):
+            length, place = self._longest_match(codes[2 * start :])
+            if length >= min_chars and start + length > reached:
+                reached = start + length
+                found.append(self._span(text, codes, start, reached, place, shift))
+        return found
+
+    def longest(self, passage: str | Passage) -> Span | None:
+        """The longest copied span, the first of several; None where not one character stands in the corpus."""
+        return max(self.spans(passage, min_chars=1), key=len, default=None)
+
+    def copied_share(self, texts: str | Passage | Iterable[str | Passage], min_chars: int = 15) -> float:
+        """The share of the characters that stand in copied spans of at least `min_chars`; nan without characters."""
+        copied = total = 0
+        for passage in [texts] if isinstance(texts, str) or hasattr(texts, "continuation") else texts:
+            inside = np.zeros(len(_written(passage)[0]) + _written(passage)[1], bool)
+            for span in self.spans(passage, min_chars):
+                inside[span.start : span.stop] = True
+            copied, total = copied + int(inside.sum()), total + len(_written(passage)[0])
+        return copied / total if total else float("nan")
+
+    def _longest_match(self, codes: bytes) -> tuple[int, int]:
+        """(length in characters, place in the suffix array) of the longest beginning of `codes` in the corpus."""
+        place = self._insertion(codes)
+        best = (0, place)
+        for neighbour in (place - 1, place):  # whatever shares the longest beginning is next to it in sorted order
+            if 0 <= neighbour < len(self._suffixes):
+                best = max(best, (self._common(codes, neighbour), neighbour))
+        return best
+
+    def _insertion(self, codes: bytes) -> int:
+        """How many suffixes are smaller than `codes`."""
+        text, suffixes, length = self._text, self._suffixes, len(codes)
+        low, high = 0, len(suffixes)
+        while low < high:
+            middle = (low + high) // 2
+            at = 2 * int(suffixes[middle])
+            if text[at : at + length] < codes:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _common(self, codes: bytes, place: int) -> int:
+        """How many first characters `codes` shares with the suffix at `place`."""
+        at = 2 * int(self._suffixes[place])
+        ours = np.frombuffer(codes, CODE)
+        theirs = np.frombuffer(self._text[at : at + len(codes)], CODE)
+        different = np.flatnonzero(ours[: len(theirs)] != theirs)
+        return int(different[0]) if len(different) else len(theirs)
+
+    def _span(self, text: str, codes: bytes, start: int, stop: int, place: int, shift: int) -> Span:
+        first = self._insertion(codes[2 * start : 2 * stop])
+        after = self._insertion(codes[2 * start : 2 * stop] + b"\xff\xff")
+        position = int(self._suffixes[first:after].min())
+        chapter = int(np.searchsorted(self._starts, position, side="right")) - 1
+        novel, title = self._chapters[chapter]
+        offset = position - int(self._starts[chapter])
+        return Span(start + shift, stop + shift, text[start:stop], novel, title, offset, after - first)
+
+    def _encode(self, text: str) -> bytes:
+        points = _code_points(text)
+        places = np.searchsorted(self._alphabet, points)
+        places[places == len(self._alphabet)] = 0
+        known = self._alphabet[places] == points
+        return np.where(known, places + 1, UNKNOWN).astype(CODE).tobytes()
+
+    # ---- building and keeping
+
+    def _build(self, chapters: list[tuple[str, str, str]]) -> None:
+        from pydivsufsort import divsufsort
+
+        texts = [_code_points(text) for _, _, text in chapters]
+        seen = np.zeros(0x110000, bool)
+        for points in texts:
+            seen[points] = True
+        self._alphabet = np.flatnonzero(seen).astype(np.uint32)
+        if len(self._alphabet) >= UNKNOWN:
+            raise ValueError(f"{len(self._alphabet):,} different characters are more than this index can tell apart")
+        code_of = np.zeros(0x110000, CODE)
+        code_of[self._alphabet] = np.arange(1, len(self._alphabet) + 1)
+        codes = np.zeros(sum(map(len, texts)) + len(texts), CODE)
+        starts = np.cumsum([0, *(len(points) + 1 for points in texts)])
+        for start, points in zip(starts, texts, strict=False):
+            codes[start : start + len(points)] = code_of[points]
+        of_bytes = divsufsort(codes.view(np.uint8))
+        self._suffixes = of_bytes[(of_bytes & 1) == 0] >> 1  # those that begin with a character's first byte
+        self._text = codes.tobytes()
+        self._starts = starts[:-1]
+        self._chapters = [(novel, title) for novel, title, _ in chapters]
+
+    def _save(self, folder: Path, fingerprint: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "index.json").unlink(missing_ok=True)  # it comes last, and makes the folder valid
+        arrays = {"suffixes": self._suffixes, "starts": self._starts, "alphabet": self._alphabet}
+        for name, array in arrays.items():
+            temporary = folder / f".{name}.{os.getpid()}.npy"
+            np.save(temporary, array)
+            os.replace(temporary, folder / f"{name}.npy")
+        temporary = folder / f".text.bin.{os.getpid()}"
+        temporary.write_bytes(self._text)
+        os.replace(temporary, folder / "text.bin")
+        facts = {"format": FORMAT, "fingerprint": fingerprint, "chapters": self._chapters}
+        temporary = folder / f".index.json.{os.getpid()}"
+        temporary.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, folder / "index.json")
+
+    def _open(self, folder: Path) -> None:
+        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self._chapters = [(novel, chapter) for novel, chapter in facts["chapters"]]
+        # A plain view of the mapped array: numpy's own memmap class makes every look-up several times slower.
+        self._suffixes = np.asarray(np.load(folder / "suffixes.npy", mmap_mode="r"))
+        with open(folder / "text.bin", "rb") as file:
+            self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._starts, self._alphabet = np.load(folder / "starts.npy"), np.load(folder / "alphabet.npy")
+
+
+def _training_texts(corpus: Corpus | PreparedCorpus) -> list[tuple[str, str, str]]:
+    """(novel, chapter, text) of every chapter that is not held out."""
+    if isinstance(corpus, PreparedCorpus):
+        decode = corpus.tokenizer.decode
+        segments = corpus.segments("train", by_chapter=True)
+        return [(s.novel, s.chapters[0], decode(np.asarray(corpus.train[s.start : s.stop]))) for s in segments]
+    chapters = [(novel.title, chapter) for novel in corpus.novels for chapter in novel.chapters]
+    return [(novel, chapter.title, chapter.full_text) for novel, chapter in chapters if not chapter.heldout]
+
+
+def _fingerprint(chapters: Sequence[tuple[str, str, str]]) -> str:
+    digest = hashlib.sha256()
+    for chapter in chapters:
+        digest.update("\0".join(chapter).encode("utf-8", "surrogatepass") + b"\1")
+    return digest.hexdigest()
+
+
+def _is_index_of(folder: Path, fingerprint: str) -> bool:
+    try:
+        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return facts.get("format") == FORMAT and facts.get("fingerprint") == fingerprint
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def _written(passage: str | Passage) -> tuple[str, int]:
+    """What to look at, and where in the whole text it begins."""
+    return (passage, 0) if isinstance(passage, str) else (passage.continuation, len(passage.prompt))
+
+
+# ---------------------------------------------------------------- what a model knows by heart
+
+
+def exact_runs(model: torch.nn.Module, prompts: np.ndarray, truths: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    """(N,) how many tokens the model's greedy continuation of each prompt agrees with what really follows.
+
+    `prompts` (N, P) and `truths` (N, T) are token ids, a control token first in every prompt. A sequence with a run of
+    at least n is extractable with n tokens (Carlini et al. 2021, "Extracting Training Data from Large Language Models",
+    and 2023, "Quantifying Memorization", section 3). As long as a greedy continuation agrees, what it has written is
+    what stands in the text: so one forward pass over prompt and truth tells, and nothing has to be generated.
+    """
+    import torch
+
+    if prompts.shape[1] + truths.shape[1] - 1 > model.config.n_positions:
+        wanted = prompts.shape[1] + truths.shape[1] - 1
+        raise ValueError(f"prompt and truth take {wanted} positions, the model has {model.config.n_positions}")
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    runs = []
+    try:
+        with torch.inference_mode():
+            for first in range(0, len(prompts), batch_size):
+                rows = slice(first, first + batch_size)
+                truth = torch.from_numpy(truths[rows].astype(np.int64)).to(device)  # (B, T)
+                prompt = torch.from_numpy(prompts[rows].astype(np.int64)).to(device)  # (B, P)
+                inputs = torch.cat([prompt, truth[:, :-1]], dim=1)
+                logits = model(input_ids=inputs, use_cache=False, logits_to_keep=truth.shape[1]).logits  # (B, T, V)
+                right = logits.argmax(-1) == truth  # (B, T)
+                runs.append(right.long().cumprod(dim=1).sum(dim=1).cpu().numpy())
+    finally:
+        model.train(was_training)
+    return np.concatenate(runs) if runs else np.zeros(0, np.int64)
+
+
+def draw_examples(
+    prepared: PreparedCorpus,
+    split: str,
+    count: int = 200,
+    prompt_tokens: int = 50,
+    truth_tokens: int = 50,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts (N, 1 + prompt_tokens), control token first, and what follows them (N, truth_tokens).
+
+    Places are drawn evenly over the chapters' tokens with `seed`, without repeats, so that no example crosses a
+    chapter's end; fewer than `count` where there are not as many places. Raises ValueError where there is none.
+    """
+    wanted = prompt_tokens + truth_tokens
+    segments = [segment for segment in prepared.segments(split, by_chapter=True) if len(segment) >= wanted]
+    places = [np.arange(segment.start, segment.stop - wanted + 1) for segment in segments]
+    if not places:
+        raise ValueError(f"{prepared.folder} has no {split} chapter of {wanted} tokens to draw examples from")
+    controls = np.repeat([segment.control_id for segment in segments], [len(some) for some in places])
+    every = np.concatenate(places)
+    chosen = np.sort(np.random.default_rng(seed).choice(len(every), min(count, len(every)), replace=False))
+    tokens = prepared.tokens(split)
+    rows = np.stack([tokens[place : place + wanted] for place in every[chosen]]).astype(np.int64)  # (N, P + T)
+    prompts = np.concatenate([controls[chosen, None], rows[:, :prompt_tokens]], axis=1)
+    return prompts, rows[:, prompt_tokens:]
+
+
+def extractable_shares(
+    model: torch.nn.Module,
+    prepared: PreparedCorpus,
+    lengths: Sequence[int] = (10, 20, 50),
+    count: int = 200,
+    prompt_tokens: int = 50,
+    seed: int = 0,
+) -> dict[str, dict[int, float]]:
+    """For training and held-out text the share of prompts whose greedy continuation is exact for n tokens, for each n.
+
+    >>> extractable_shares(model, prepared)
+    {'train': {10: 0.12, 20: 0.04, 50: 0.0}, 'heldout': {10: 0.0, 20: 0.0, 50: 0.0}}
+    """
+    shares: dict[str, dict[int, float]] = {}
+    for split in ("train", "heldout"):
+        prompts, truths = draw_examples(prepared, split, count, prompt_tokens, max(lengths), seed)
+        runs = exact_runs(model, prompts, truths)
+        shares[split] = {n: float(np.mean(runs >= n)) for n in lengths}
+    return shares
