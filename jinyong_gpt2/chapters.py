@@ -1,6 +1,7 @@
 """Lines → chapters: headings in all the forms they come in, tables of contents, prefaces, appendices, notes.
 
-`第一回　　A    B`, `第一章大雨商家堡`, `一　灭门`, bare `一`, `第廿一回`, `第001回`, `第一回 灭门(2)`; not `一回頭，…` or `第四集的插圖`.
+`第一回　　A    B`, `第一章大雨商家堡`, `一　灭门`, bare `一`, `第廿一回`, `第001回`, `第一回 灭门(2)`; but not
+`一回頭，…` or `第四集的插圖`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from jinyong_gpt2.cleaning import Tally
 from jinyong_gpt2.paragraphs import Layout, detect_layout, unwrap
@@ -37,7 +39,10 @@ _CLOSING = re.compile(r"^(?:尾[聲声]|[終终]章|大?[結结]局)(?:$|[\s：:
 _FRONT = re.compile(
     r"^(?:自?序|原序|序言|序[一二三]|前言|弁言|小引|凡例|[敘叙]|目\s*[錄录次]|[題题][詞词記记]|[導导][讀读]|出版[說说]明|主要人物表?|人物表)\b"
 )
-_BACK = re.compile(r"^(?:後\s*[記记]|后\s*[記记]|跋|附\s*[錄录]|附[：:]|修[訂订][後后][記记]|袁崇[煥焕][評评][傳传]|[卅三]十?三[劍剑]客[圖图]|[註注][釋释]|校勘[記记]|[編编]後[記记]|康熙朝的?[機机]密奏摺)(?:$|[\s：:（(—]|.{0,12}$)")  # fmt: skip
+_BACK = re.compile(
+    r"^(?:[後后]\s*[記记]|跋|附\s*[錄录]|附[：:]|修[訂订][後后][記记]|袁崇[煥焕][評评][傳传]|[卅三]十?三[劍剑]客[圖图]|"
+    r"[註注][釋释]|校勘[記记]|[編编]後[記记]|康熙朝的?[機机]密奏摺)(?:$|[\s：:（(—]|.{0,12}$)"
+)
 _NOTES = re.compile(r"^[【\[(（]?\s*(?:[註注][釋释解]|校勘[記记]|[註注])\s*[】\])）]?\s*[：:]?$")
 _NOTE = re.compile(r"[0-9①-⑳〔\[(（]|[^，。]{1,14}(?:——|－－|--|─|：|:|—)")
 _VERSE = re.compile(r"^(?:又|正|有|後|后)?[詩诗詞词贊赞歌偈](?:曰|云)")
@@ -196,7 +201,7 @@ def _weak_headings(lines: Sequence[str]) -> list[Heading]:
         if match is None or parse_number(match["number"]) != len(found) + 1:
             continue
         found.append(Heading(i, len(found) + 1, "", re.sub(r"\s+", "\u3000", match["title"] or "")))
-    between = [sum(len(line) for line in lines[a.line + 1 : b.line]) for a, b in zip(found, found[1:], strict=False)]
+    between = [sum(len(line) for line in lines[a.line + 1 : b.line]) for a, b in pairwise(found)]
     return found if len(found) >= 2 and min(between) >= 200 else []
 
 

@@ -47,19 +47,20 @@ _COMPATIBLE = re.compile("[\u2f00-\u2fd5\uf900-\ufad9\uff10-\uff19\uff21-\uff3a\
 _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010ffff]")
 # A glyph that a font or a codec did not have, and signs that stand in its place: squares, kana, Greek, Cyrillic, lines.
 _STAND_IN = re.compile(
-    "[\ufffd■囗◇◆▲△▼▽●◎★☆¤§¨\u0370-\u03ff\u0400-\u04ff\u2160-\u217f\u2190-\u22ff\u2460-\u24ff"
+    "[\ufffd■囗◇◆▲△▼▽●◎★☆¤§¨\u0370-\u03ff\u0400-\u04ff\u2160-\u217f\u2190-\u22ff\u2474-\u24ff"
     "\u2501-\u25a0\u2640-\u2642\u3041-\u30fa\u3105-\u312f\u02c0-\u02ff\u0100-\u02af\u3220-\u33ff]"
 )
 _DESCRIBED = re.compile(
-    rf"【[^】\n]{{0,30}}(?:左|右|上|下|旁)[「」\w，、\s]{{0,20}}】|[〔（(\[]\w?[↑→＋+]\w[↓←]?[〕）)\]]|[\[［〔][{CJK}]{{2}}[\]］〕]|[（(][氵扌亻犭忄辶钅饣礻衤讠灬疒][{CJK}]{{1,2}}[）)]"
+    rf"【[^】\n]{{0,30}}(?:左|右|上|下|旁)[「」\w，、\s]{{0,20}}】|[〔（(\[]\w?[↑→＋+]\w[↓←]?[〕）)\]]|"
+    rf"[\[［〔][{CJK}]{{2}}[\]］〕]|[（(][氵扌亻犭忄辶钅饣礻衤讠灬疒][{CJK}]{{1,2}}[）)]"
 )
 # Halves of characters that never stand alone: what follows is the other half.
 _HALF = re.compile(rf"[氵扌亻犭忄辶纟钅饣礻衤讠冫刂灬疒阝艹][{CJK}]")
 _ASSEMBLED = {"氵㸒": "淫", "口迷": "咪", "女爾": "嬭", "彳亍": "彳亍"}
-_LOOKALIKE = str.maketrans({"ㄚ": "丫", "ㄠ": "么", "ㄈ": "匸", "﹔": "；", "﹑": "、", "﹐": "，", "︰": "：", "∶": "：", "､": "、",
-                            "｡": "。", "﹖": "？", "﹗": "！", "﹕": "：", "﹝": "〔", "﹞": "〕", "·": "·", "‧": "·", "・": "·",
-                            "•": "·", "｢": "「", "｣": "」", "\t": " ", "\xa0": " ", "\u2002": " ", "\u2003": "\u3000",
-                            "\u2009": " ", "∼": "～", "─": "—", "━": "—", "―": "—", "⋯": "…", "‥": "…"})  # fmt: skip
+_LOOKALIKE = str.maketrans(
+    "ㄚㄠㄈ﹔﹑﹐︰∶､｡﹖﹗﹕﹝﹞‧・•｢｣\t\xa0\u2002\u2003\u2009∼─━―⋯‥",
+    "丫么匸；、，：：、。？！：〔〕···「」  \x20\u3000 ～———……",
+)
 
 
 def normalise(text: str, tally: Tally) -> str:
@@ -97,7 +98,7 @@ def _replace(pattern: re.Pattern[str], text: str, put, rule: str, tally: Tally) 
 
 def _entity(found: re.Match[str]) -> str:
     character = html.unescape(found[0])
-    if character == found[0] or not character.strip("\ud800-\udfff"):
+    if character == found[0] or not character.strip() or "\ud800" <= character <= "\udfff":
         return " " if character.isspace() else found[0]
     return character
 
@@ -149,7 +150,8 @@ NOISE: dict[str, re.Pattern[str]] = {
         r"^\W*(?:\w+\([^()\u3400-\u9fff]*\)\s*;?\s*)+$|document\.|javascript:|^\s*(?:var|function)\s", re.IGNORECASE
     ),
     "ends of files": re.compile(
-        r"^\W*(?:全[书書文]?\s*完|完|終|终|全[书書]?[終终]|本[书書][完終终]|待[续續]|未完待[续續]|[（(]完[）)]|THE END|END|章[节節][内內]容[开開]始|返回目[录錄]|上一[页頁章]|下一[页頁章]|目[录錄]\s*\W*[返回]*)\W*$",
+        r"^\W*(?:全[书書文]?\s*完|完|終|终|全[书書]?[終终]|本[书書][完終终]|待[续續]|未完待[续續]|[（(]完[）)]|"
+        r"THE END|END|章[節节][内內]容[开開]始|返回目[录錄]|上一[页頁章]|下一[页頁章]|目[录錄]\s*\W*[返回]*)\W*$",
         re.IGNORECASE,
     ),
     "editors' notes": re.compile(
@@ -250,8 +252,7 @@ _REPEATED = re.compile(r"([，。、；：！？])\1+")
 _BRACKETED = re.compile(r"[〔［\[]([^〔〕［］\[\]\n]{1,80})[〕］\]]")
 _SPACES_HAN = re.compile(rf"(?<={_HAN})[ \u3000]+|[ \u3000]+(?={_HAN})")
 _SPACES = re.compile(r"[ \u3000]{2,}")
-_QUOTES = str.maketrans({"“": "「", "”": "」", "‘": "『", "’": "』", "〝": '"', "〞": '"', "＂": '"', "″": '"', "＇": "'",
-                         "﹁": "「", "﹂": "」", "﹃": "『", "﹄": "』", "`": "'", "´": "'", "′": "'", "„": '"', "«": "「", "»": "」"})  # fmt: skip
+_QUOTES = str.maketrans("“”‘’〝〞＂″„＇`´′﹁﹂﹃﹄«»", "「」『』" + '"' * 5 + "'" * 4 + "「」『』「」")
 _FOOTNOTE = re.compile(rf"(?<=[{CJK}「」』》，。！？])[1-9①-⑳](?=[{CJK}」』，。！？；：、…]|$)")
 _BEFORE_CLOSE = re.compile(rf"(?<=[{CJK}])[1-9](?=」)")
 _CORRUPT = re.compile(rf"(?<=[{CJK}])[1／](?=[{CJK}]|$)")
@@ -278,7 +279,7 @@ def tidy(paragraph: str, tally: Tally) -> str:
 def _space(found: re.Match[str]) -> str:
     # U+3000 between two characters divides halves of a verse or a title; any other space beside one means nothing.
     text, start, end = found.string, found.start(), found.end()
-    inside = 0 < start and end < len(text)
+    inside = start > 0 and end < len(text)
     if (
         inside
         and "\u3000" in found[0]

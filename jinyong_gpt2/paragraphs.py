@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 _TERMINAL = tuple('。！？…”」』"：；!?—～）)')
 _INSIDE = re.compile(r"(?<=[。！？…」』”])(?:\u3000{2,}| {4,}|\u3000 +)(?=\S)")
@@ -60,9 +61,9 @@ def detect_layout(lines: Sequence[str]) -> Layout:
     indented = 0.02 < deeper < 0.75 if common == 0 else deeper > 0.02
     if common > 0 and not indented:
         # The commonest indent may be that of first lines, where paragraphs are one or two lines long.
-        indented = 0.2 < sum(indent == 0 for indent in indents) / len(indents)
+        indented = indents.count(0) > 0.2 * len(indents)
     pairs = sum(bool(line.strip()) for line in lines[:-1])
-    blanks = sum(bool(a.strip()) and not b.strip() for a, b in zip(lines, lines[1:], strict=False))
+    blanks = sum(bool(a.strip()) and not b.strip() for a, b in pairwise(lines))
     return Layout(True, width, indented, blank_between=blanks > 0.8 * pairs)
 
 

@@ -16,7 +16,10 @@ from jinyong_gpt2.novels import CONVERSION_EXCEPTIONS, NOT_BEFORE_NAME, NOVELS
 SCRIPTS = ("traditional", "simplified", "as_found")
 
 # Common characters that only one of the scripts has, in pairs.
-_PAIRS = "这這说說来來时時们們过過国國对對会會没沒还還见見问問听聽头頭马馬门門长長东東气氣为為两兩爷爺请請让讓书書师師军軍将將声聲剑劍龙龍飞飛"
+_PAIRS = (
+    "这這说說来來时時们們过過国國对對会會没沒还還见見问問听聽头頭马馬门門长長东東气氣为為两兩爷爺请請让讓书書"
+    "师師军軍将將声聲剑劍龙龍飞飛"
+)
 _SIMPLIFIED, _TRADITIONAL = _PAIRS[::2], _PAIRS[1::2]
 
 # 岳 and 范 are names unless they stand in these words.
@@ -26,9 +29,11 @@ _PATTERN = re.compile(
 )
 
 # Pairs of variants a prompt may hold either of; used where OpenCC is absent and for what it leaves alone.
-_VARIANTS = ("峯峰 裏裡里 羣群 衆眾 牀床 喫吃 爲為 啓啟 線綫 麪麵 祕秘 鵰雕 着著 綉繡 卧臥 鈎鉤 痴癡 台臺 烟煙 粧妝 庄莊 蹟跡 迹跡 "
-             "閑閒 污汙 污污 嘆歎 决決 况況 凉涼 凑湊 减減 准準 谿溪 溪谿 鷄雞 踪蹤 僞偽 囘回 廻迴 靑青 淸清 温溫 虚虛 録錄 産產 説說 "
-             "内內 吴吳 吕呂 户戶 黄黃 愠慍 鎭鎮 尙尚 册冊 遙遥 强強 别別 脚腳 却卻 叙敘 你妳").split()  # fmt: skip
+_VARIANTS = (
+    "峯峰 裏裡里 羣群 衆眾 牀床 喫吃 爲為 啓啟 線綫 麪麵 祕秘 鵰雕 着著 綉繡 卧臥 鈎鉤 痴癡 台臺 烟煙 粧妝 庄莊 "
+    "蹟跡 迹跡 閑閒 污汙 嘆歎 决決 况況 凉涼 凑湊 减減 准準 谿溪 溪谿 鷄雞 踪蹤 僞偽 囘回 廻迴 靑青 淸清 温溫 虚虛 "
+    "録錄 産產 説說 内內 吴吳 吕呂 户戶 黄黃 愠慍 鎭鎮 尙尚 册冊 遙遥 强強 别別 脚腳 却卻 叙敘 你妳"
+)
 
 
 def detect_script(text: str) -> str:
@@ -59,7 +64,7 @@ def convert(text: str, script: str, found: str | None = None) -> str:
     if script == "simplified":
         return _by_line(text, _converter("tw2s").convert)
     if found == "simplified":
-        return _by_line(text, _to_traditional)
+        text = _by_line(text, _to_traditional)
     return text.translate({ord(c): to for c in set(text) if (to := _unified(c)) != c})
 
 
@@ -197,7 +202,7 @@ def _known_variants(text: str, known: Collection[str]) -> str:
 @functools.cache
 def _variants() -> dict[str, tuple[str, ...]]:
     table: dict[str, tuple[str, ...]] = {}
-    for group in _VARIANTS:
+    for group in _VARIANTS.split():
         for character in group:
             table[character] = table.get(character, ()) + tuple(c for c in group if c != character)
     return table
