@@ -15,10 +15,19 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 VIEWS = Path(__file__).resolve().parent / "views"
 FULL_SHADE = 12.0  # bits of surprise at which the shading is strongest
+
+
+class Character(NamedTuple):
+    """One character as it was written: its tokens, their log-probabilities, and what else its first could have been."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+    alternatives: list[tuple[str, float]]
 
 
 @dataclass(repr=False)
@@ -52,6 +61,8 @@ class Passage:
     """the number of this candidate under `seed`"""
     kept: int = 0
     """how many characters of the continuation were taken over from an earlier passage (`resample`, `continue_`)"""
+    changes: list[str] = field(default_factory=list)
+    """characters of the prompt that were replaced by ones the model knows: `["乔→喬"]`"""
 
     @property
     def text(self) -> str:
@@ -60,10 +71,18 @@ class Passage:
 
     @property
     def bits_per_char(self) -> float:
-        """Mean surprise of the continuation, in bits per character; nan where it is empty."""
-        if not self.continuation:
+        """Mean surprise of the continuation, in bits per character; nan where it is empty or not wholly known."""
+        if not self.continuation or len(self.logprobs) != len(self.token_ids):
             return math.nan
         return -sum(self.logprobs) / math.log(2) / len(self.continuation)
+
+    def add(self, character: Character) -> None:
+        """Let the continuation grow by one character."""
+        self.continuation += character.text
+        self.token_ids += character.token_ids
+        self.logprobs += character.logprobs
+        self.alternatives.append(character.alternatives)
+        self.probabilities.append(math.exp(sum(character.logprobs)))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain values that `json.dumps` takes."""
@@ -122,8 +141,10 @@ def _caption(passage: Passage) -> str:
     parts = [f"《{passage.novel}》"] if passage.novel else []
     if passage.seed is not None:
         parts.append(f"seed {passage.seed} · candidate {passage.candidate}")
-    if passage.logprobs and passage.continuation:
+    if not math.isnan(passage.bits_per_char):
         parts.append(f"{passage.bits_per_char:.2f} bits/char")
+    if passage.changes:
+        parts.append(" ".join(dict.fromkeys(passage.changes)))
     return " · ".join(parts)
 
 

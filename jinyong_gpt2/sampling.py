@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,10 @@ CLOSING = {"」": "「", "』": "『", "”": "“", "’": "‘", "）": "（",
 NUCLEUS = 256  # top_p looks at this many tokens first and sorts the whole vocabulary only where they do not suffice
 
 
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to write; the names are those of Hugging Face's GenerationConfig where it has one.
@@ -35,32 +40,21 @@ class Settings:
     Raises ValueError, with the setting's name and range, where a value is outside it.
     """
 
-    max_new_tokens: int = 200
-    """tokens to write at most; one character is one token, or the two to four bytes of a rare one"""
-    min_new_tokens: int = 0
-    """`stop_strings` and `stop_at_sentence` are not heeded before this many tokens"""
-    temperature: float = 0.9
-    """divides the logits: below 1 safer, above 1 wilder, 0 always the most probable (greedy)"""
-    top_k: int = 0
-    """draw from the k most probable only; 0 is off"""
-    top_p: float = 0.95
-    """draw from the fewest tokens that hold this much probability (Holtzman et al. 2020); 1 is off"""
-    min_p: float = 0.0
-    """leave out what is less probable than this times the most probable (Nguyen et al. 2024); 0 is off"""
-    typical_p: float = 1.0
-    """draw from the tokens whose surprise is nearest the expected (Meister et al. 2023); 1 is off"""
-    repetition_penalty: float = 1.0
-    """above 1 makes what was just written less probable (Keskar et al. 2019); 1 is off"""
-    no_repeat_ngram_size: int = 0
-    """no n characters in a row stand twice in the last `repetition_window`; 0 is off"""
-    repetition_window: int = 256
-    """how many of the last tokens the two settings above look back on, the prompt's included"""
-    banned_characters: str = ""
-    """characters never to write"""
-    stop_strings: tuple[str, ...] = ()
-    """stop where one of these has been written; it stays in the text"""
-    stop_at_sentence: bool = False
-    """stop after the first whole sentence: 。！？ or …… with every quotation mark closed"""
+    max_new_tokens: int = _setting(200, "tokens to write at most: a character is one, a rare one two to four")
+    min_new_tokens: int = _setting(0, "stop_strings and stop_at_sentence are not heeded before this many tokens")
+    temperature: float = _setting(0.9, "below 1 safer, above 1 wilder, 0 always the most probable (greedy)")
+    top_k: int = _setting(0, "draw from the k most probable only; 0 is off")
+    top_p: float = _setting(0.95, "draw from the fewest tokens that hold this much probability; 1 is off")
+    min_p: float = _setting(0.0, "leave out what is less probable than this times the most probable; 0 is off")
+    typical_p: float = _setting(1.0, "draw from the tokens whose surprise is nearest the expected; 1 is off")
+    repetition_penalty: float = _setting(1.0, "above 1 makes what was just written less probable; 1 is off")
+    no_repeat_ngram_size: int = _setting(
+        0, "no n characters in a row stand twice in the last repetition_window; 0 is off"
+    )
+    repetition_window: int = _setting(256, "how many of the last tokens, the prompt's too, the two above look back on")
+    banned_characters: str = _setting("", "characters never to write")
+    stop_strings: tuple[str, ...] = _setting((), "stop where one of these has been written; it stays in the text")
+    stop_at_sentence: bool = _setting(False, "stop after a whole sentence: 。！？ or ……, every quotation mark closed")
 
     def __post_init__(self) -> None:
         strings = (self.stop_strings,) if isinstance(self.stop_strings, str) else self.stop_strings

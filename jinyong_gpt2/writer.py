@@ -18,16 +18,16 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from jinyong_gpt2.decoding import Decoder, Streams, read_checkpoint, resolve_dtype
 from jinyong_gpt2.model import PRETRAINED, resolve_device
-from jinyong_gpt2.passage import Passage, Passages
+from jinyong_gpt2.passage import Character, Passage, Passages
 from jinyong_gpt2.sampling import (
     Settings,
     apply_repetition_penalty,
@@ -45,15 +45,6 @@ if TYPE_CHECKING:
 
 ALTERNATIVES = 5  # kept with each character
 TAIL = 2048  # characters remembered for stops and repetitions, however long the text
-
-
-class Character(NamedTuple):
-    """One character as it was written: its tokens, their log-probabilities, and what else its first could have been."""
-
-    text: str
-    token_ids: list[int]
-    logprobs: list[float]
-    alternatives: list[tuple[str, float]]
 
 
 class Vocabulary:
@@ -191,32 +182,14 @@ class Writer:
         candidate: int = 0,
         **settings: Any,
     ) -> Iterator[str]:
-        """Yield the continuation one character at a time, without limit and in constant memory.
+        """Yield the continuation one character at a time, however long, in constant memory.
 
         `settings` are those of `Settings`. Raises ValueError at once where one is outside its range.
         """
-        characters = self.write(prompt, novel=novel, seed=seed, candidate=candidate, details=False, **settings)
-        return (character.text for _, character in characters)
-
-    def write(
-        self,
-        prompt: str = "",
-        *,
-        novel: str | None = None,
-        num_return_sequences: int = 1,
-        seed: int | None = None,
-        candidate: int = 0,
-        details: bool = True,
-        **settings: Any,
-    ) -> Iterator[tuple[int, Character]]:
-        """Yield `(i, character)` as candidates grow side by side.
-
-        Without `details` a character comes with its tokens only, a little faster. Raises as `stream`.
-        """
         chosen = Settings(**settings)
-        numbers = _candidates(candidate, num_return_sequences)
-        drafts = self._drafts([(_text(prompt), [])], novel, _seed(seed), numbers)
-        return self._write(drafts, chosen, details)
+        text, _ = self.match(prompt)
+        drafts = self._drafts(text, self.vocabulary.encode(text), novel, _seed(seed), _candidates(candidate, 1))
+        return (character.text for _, character in self._write(drafts, chosen, details=False))
 
     def generate(
         self,
@@ -225,27 +198,65 @@ class Writer:
         novel: str | None = None,
         num_return_sequences: int = 1,
         seed: int | None = None,
-        candidate: int = 0,
+        candidate: int | Sequence[int] = 0,
         batch_size: int = 64,
         **settings: Any,
     ) -> Passages:
         """`num_return_sequences` candidates for each prompt, decoded side by side from one prefill.
 
-        They are numbered from `candidate`, so `generate(prompt, seed=s, candidate=i)` is candidate i of seed s alone.
-        Without a seed one is drawn, and kept in `Passage.seed`. Several prompts may differ in length; the passages
-        come in their order. At most `batch_size` texts share the device at a time. Raises as `stream`.
+        They are numbered from `candidate` (one number, or one for each prompt), so that
+        `generate(prompt, seed=s, candidate=i)` is candidate i of seed s alone. Without a seed one is drawn, and kept in
+        `Passage.seed`. Several prompts may differ in length; the passages come in their order. At most `batch_size`
+        texts share the device at a time. Raises as `stream`.
+        """
+        return self.write(
+            prompt,
+            novel=novel,
+            num_return_sequences=num_return_sequences,
+            seed=seed,
+            candidate=candidate,
+            batch_size=batch_size,
+            **settings,
+        ).finish()
+
+    def write(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        novel: str | None = None,
+        num_return_sequences: int = 1,
+        seed: int | None = None,
+        candidate: int | Sequence[int] = 0,
+        batch_size: int = 64,
+        **settings: Any,
+    ) -> Writing:
+        """`generate` step by step: passages that grow while they are iterated over.
+
+        >>> writing = writer.write("喬峯", num_return_sequences=4)
+        >>> for i, character in writing:  # stop whenever you like
+        ...     print(i, character.text)
+        >>> writing.passages
         """
         chosen, seed = Settings(**settings), _seed(seed)
-        prompts = [_text(prompt)] if isinstance(prompt, str) else [_text(one) for one in prompt]
-        numbers = _candidates(candidate, num_return_sequences)
-        starts = [Passage(one, "", seed=seed, settings=chosen.to_dict(), novel=novel) for one in prompts]
-        return self._extend(starts, numbers, chosen, chosen, batch_size)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        numbers = [candidate] * len(prompts) if isinstance(candidate, int) else list(candidate)
+        if len(numbers) != len(prompts):
+            raise ValueError(f"candidate must be one number or one for each prompt, got {len(numbers)}")
+        starts, drafts = [], []
+        for one, first in zip(prompts, numbers, strict=True):
+            text, changes = self.match(one)
+            start = Passage(text, "", seed=seed, settings=chosen.to_dict(), novel=novel, changes=changes)
+            candidates = _candidates(first, num_return_sequences)
+            starts += [_as_candidate(start, number) for number in candidates]
+            drafts += self._drafts(text, self.vocabulary.encode(text), novel, seed, candidates)
+        return Writing(self, starts, drafts, chosen, batch_size)
 
     def resample(
         self,
         passage: Passage,
         start: int,
         *,
+        insert: str = "",
         num_return_sequences: int = 1,
         seed: int | None = None,
         candidate: int = 0,
@@ -254,90 +265,120 @@ class Writer:
     ) -> Passages:
         """Other endings of a passage: all before character `start` of its continuation stays, the rest is written anew.
 
-        Settings are the passage's own where not given; `max_new_tokens` counts what is new and by default gives the
-        same length. Raises ValueError where `start` is outside the continuation.
+        `insert` stands at `start` before the new (one of the alternatives there, say). Settings are the passage's own
+        where not given; `max_new_tokens` counts what is new, and by default gives the same length. Raises ValueError
+        where `start` is outside the continuation.
         """
-        if require_integer("start", start, 0) > len(passage.continuation):
-            raise ValueError(f"start must be in [0, {len(passage.continuation)}], got {start}")
-        kept = self._cut(passage, start)
-        original = Settings(**passage.settings)
-        rest = max(original.max_new_tokens - len(kept.token_ids), len(passage.token_ids) - len(kept.token_ids))
-        chosen = Settings(**{**passage.settings, "max_new_tokens": rest or original.max_new_tokens, **settings})
-        kept.seed = _seed(seed)
-        recorded = Settings(**{**passage.settings, **settings})
-        return self._extend([kept], _candidates(candidate, num_return_sequences), chosen, recorded, batch_size)
+        return self.rewrite(
+            passage,
+            start,
+            insert=insert,
+            num_return_sequences=num_return_sequences,
+            seed=seed,
+            candidate=candidate,
+            batch_size=batch_size,
+            **settings,
+        ).finish()
 
     def continue_(self, passage: Passage, *, seed: int | None = None, candidate: int = 0, **settings: Any) -> Passage:
         """The passage, longer by `max_new_tokens`. Settings are the passage's own where not given.
 
         For several ways on, `resample(passage, start=len(passage.continuation), num_return_sequences=n)`.
         """
-        kept = self._cut(passage, len(passage.continuation))
-        kept.seed = _seed(seed)
-        chosen = Settings(**{**passage.settings, **settings})
-        return self._extend([kept], _candidates(candidate, 1), chosen, chosen, batch_size=1)[0]
+        end = len(passage.continuation)
+        settings = {"max_new_tokens": Settings(**passage.settings).max_new_tokens, **settings}
+        return self.rewrite(passage, end, seed=seed, candidate=candidate, **settings).finish()[0]
 
-    # ------------------------------------------------------------ from texts to passages
+    def rewrite(
+        self,
+        passage: Passage,
+        start: int,
+        *,
+        insert: str = "",
+        num_return_sequences: int = 1,
+        seed: int | None = None,
+        candidate: int = 0,
+        batch_size: int = 64,
+        **settings: Any,
+    ) -> Writing:
+        """`resample` step by step, as `write` is to `generate`."""
+        if require_integer("start", start, 0) > len(passage.continuation):
+            raise ValueError(f"start must be in [0, {len(passage.continuation)}], got {start}")
+        kept = self._cut(passage, start)
+        original = Settings(**passage.settings)
+        before = len(kept.token_ids)
+        rest = max(original.max_new_tokens - before, len(passage.token_ids) - before) or original.max_new_tokens
+        chosen = Settings(**{**passage.settings, "max_new_tokens": rest, **settings})
+        kept.settings = Settings(**{**passage.settings, **settings}).to_dict()
+        kept.seed = _seed(seed)
+        for character in self._weigh(kept, insert):
+            kept.add(character)
+        candidates = _candidates(candidate, num_return_sequences)
+        ids = self.vocabulary.encode(kept.prompt) + kept.token_ids
+        drafts = self._drafts(kept.text, ids, kept.novel, kept.seed, candidates)
+        return Writing(self, [_as_candidate(kept, number) for number in candidates], drafts, chosen, batch_size)
+
+    def match(self, prompt: str) -> tuple[str, list[str]]:
+        """A prompt in the characters this model knows, and what was replaced for that, like `["乔→喬"]`.
+
+        The other script is converted, a variant (峯 for 峰) replaced; what has no known form stays as it is.
+        Raises ValueError where the prompt is no string.
+        """
+        if not isinstance(prompt, str):
+            raise ValueError(f"prompt must be a string, got {type(prompt).__name__}")
+        prompt = SURROGATES.sub("\ufffd", prompt)
+        if all(character in self.vocabulary.ids for character in prompt):
+            return prompt, []
+        from jinyong_gpt2.script import match_script
+
+        text, changes = match_script(prompt, self.vocabulary.ids)
+        return text, [str(change) for change in changes]
+
+    # ------------------------------------------------------------ from passages to drafts
 
     def _cut(self, passage: Passage, start: int) -> Passage:
         """The passage up to character `start` of its continuation, with what is known of each token."""
         characters = self.vocabulary.split(passage.token_ids)
+        kept = Passage(passage.prompt, passage.continuation[:start], novel=passage.novel, kept=start)
+        kept.changes = list(passage.changes)
         if "".join(text for text, _ in characters) != passage.continuation:
-            # Written by hand or with another vocabulary: the text stays, what is known of its tokens does not apply.
-            text = passage.continuation[:start]
-            return Passage(passage.prompt, text, self.vocabulary.encode(text), novel=passage.novel, kept=start)
+            # Written by hand or with another vocabulary: what is known of its tokens does not apply.
+            kept.token_ids = self.vocabulary.encode(kept.continuation)
+            return kept
         tokens = sum(count for _, count in characters[:start])
-        return Passage(
-            passage.prompt,
-            passage.continuation[:start],
-            passage.token_ids[:tokens],
-            logprobs=passage.logprobs[:tokens],
-            alternatives=passage.alternatives[:start],
-            probabilities=passage.probabilities[:start],
-            novel=passage.novel,
-            kept=start,
-        )
+        kept.token_ids, kept.logprobs = passage.token_ids[:tokens], passage.logprobs[:tokens]
+        kept.alternatives, kept.probabilities = passage.alternatives[:start], passage.probabilities[:start]
+        return kept
 
-    def _extend(
-        self, starts: list[Passage], numbers: range, chosen: Settings, recorded: Settings, batch_size: int
-    ) -> Passages:
-        """Each of `starts` continued once for each candidate number."""
-        require_integer("batch_size", batch_size, 1)
-        passages = Passages()
-        drafts: list[_Draft] = []
-        for start in starts:
-            kept = [(start.prompt + start.continuation, self.vocabulary.encode(start.prompt) + start.token_ids)]
-            drafts += self._drafts(kept, start.novel, start.seed, numbers)
-            for number in numbers:
-                copy = Passage.from_dict(start.to_dict())
-                copy.candidate, copy.settings = number, recorded.to_dict()
-                passages.append(copy)
-        pieces: list[list[str]] = [[] for _ in passages]
-        from tqdm import tqdm
+    def _weigh(self, passage: Passage, text: str) -> list[Character]:
+        """The characters of `text`, as if the model had written them after `passage`."""
+        if not text:
+            return []
+        text, _ = self.match(text)
+        ids = self.vocabulary.encode(passage.prompt) + passage.token_ids
+        window = self._window(self.vocabulary.control(passage.novel), ids)
+        tokens = self.vocabulary.encode(text)
+        window = window[-(self.decoder.context_length - len(tokens)) :]  # room for the step after each
+        streams = self.decoder.streams(1)
+        try:
+            logits, known = streams.prefill([window]), []
+            for token in tokens:
+                logprobs, alternatives = self._look(logits, [token])
+                known.append((token, logprobs[0], alternatives[0]))
+                logits = streams.step([token])
+        finally:
+            self.decoder.release(streams)
+        characters = []
+        for character, count in self.vocabulary.split(tokens):
+            these, known = known[:count], known[count:]
+            characters.append(Character(character, [t for t, _, _ in these], [p for _, p, _ in these], these[0][2]))
+        return characters
 
-        with tqdm(total=len(drafts) * chosen.max_new_tokens, unit="token", delay=2, leave=False, disable=None) as bar:
-            for first in range(0, len(drafts), batch_size):
-                for i, character in self._write(drafts[first : first + batch_size], chosen, details=True):
-                    passage = passages[first + i]
-                    pieces[first + i].append(character.text)
-                    passage.token_ids += character.token_ids
-                    passage.logprobs += character.logprobs
-                    passage.alternatives.append(character.alternatives)
-                    passage.probabilities.append(math.exp(sum(character.logprobs)))
-                    bar.update(len(character.token_ids))
-        for passage, written in zip(passages, pieces, strict=True):
-            passage.continuation += "".join(written)
-        return passages
-
-    def _drafts(
-        self, texts: Sequence[tuple[str, list[int]]], novel: str | None, seed: int, numbers: range
-    ) -> list[_Draft]:
+    def _drafts(self, text: str, ids: list[int], novel: str | None, seed: int, numbers: range) -> list[_Draft]:
+        """A draft for each candidate number, all going on from `text`, whose tokens are `ids`."""
         control = self.vocabulary.control(novel)
-        drafts = []
-        for text, ids in texts:
-            window = self._window(control, ids or self.vocabulary.encode(text))
-            drafts += [_Draft(control, window[:], text[-TAIL:], candidate_generator(seed, n)) for n in numbers]
-        return drafts
+        window = self._window(control, ids)
+        return [_Draft(control, window[:], text[-TAIL:], candidate_generator(seed, number)) for number in numbers]
 
     # ------------------------------------------------------------ decoding
 
@@ -404,6 +445,10 @@ class Writer:
             ids = draw(filter_logits(allowed, settings), [draft.generator for draft in drafts])
         if not details:
             return ids, [math.nan] * len(ids), [[]] * len(ids)
+        return ids, *self._look(logits, ids)
+
+    def _look(self, logits: torch.Tensor, ids: list[int]) -> tuple[list[float], list[list[tuple[str, float]]]]:
+        """The log-probability of each row's token, and the row's most probable tokens with their probabilities."""
         logprobs = logits.log_softmax(-1)  # (B, V)
         best, tokens = logprobs.topk(min(ALTERNATIVES, logprobs.shape[-1]), dim=-1)
         names = self.vocabulary.names
@@ -411,8 +456,7 @@ class Writer:
             [(names[i], math.exp(value)) for i, value in zip(row_ids, row, strict=True)]
             for row_ids, row in zip(tokens.tolist(), best.tolist(), strict=True)
         ]
-        chosen = logprobs.gather(-1, torch.tensor(ids)[:, None]).squeeze(-1).tolist()
-        return ids, chosen, alternatives
+        return logprobs.gather(-1, torch.tensor(ids)[:, None]).squeeze(-1).tolist(), alternatives
 
     def _allow(self, drafts: list[_Draft], logits: torch.Tensor, settings: Settings) -> torch.Tensor:
         """Logits in which only what can come next is left: whole, permitted characters, and never a control token."""
@@ -467,13 +511,49 @@ class Writer:
         return character
 
 
+class Writing:
+    """Passages while they are written: iterating yields `(i, Character)`, and `passages[i]` has grown by it."""
+
+    def __init__(
+        self, writer: Writer, starts: list[Passage], drafts: list[_Draft], settings: Settings, batch_size: int
+    ) -> None:
+        self.passages = Passages(starts)
+        self._total = len(drafts) * settings.max_new_tokens
+        self._steps = self._run(writer, drafts, settings, require_integer("batch_size", batch_size, 1))
+
+    def _run(
+        self, writer: Writer, drafts: list[_Draft], settings: Settings, batch_size: int
+    ) -> Generator[tuple[int, Character], None, None]:
+        for first in range(0, len(drafts), batch_size):
+            for i, character in writer._write(drafts[first : first + batch_size], settings, details=True):
+                self.passages[first + i].add(character)
+                yield first + i, character
+
+    def __iter__(self) -> Iterator[tuple[int, Character]]:
+        return self._steps
+
+    def close(self) -> None:
+        """Stop here. The passages stay as they are."""
+        self._steps.close()
+
+    def finish(self) -> Passages:
+        """Write to the end, with a progress bar where that takes long."""
+        from tqdm import tqdm
+
+        with tqdm(total=self._total, unit="token", delay=2, leave=False, disable=None) as bar:
+            for _, character in self._steps:
+                bar.update(len(character.token_ids))
+        return self.passages
+
+
+def _as_candidate(start: Passage, number: int) -> Passage:
+    """A copy of `start` as another candidate, sharing no list with it."""
+    copy = Passage.from_dict(start.to_dict())
+    copy.candidate = number
+    return copy
+
+
 # ---------------------------------------------------------------- checks
-
-
-def _text(prompt: object) -> str:
-    if not isinstance(prompt, str):
-        raise ValueError(f"prompt must be a string, got {type(prompt).__name__}")
-    return SURROGATES.sub("\ufffd", prompt)
 
 
 def _seed(seed: int | None) -> int:
