@@ -67,6 +67,7 @@ class _Excerpt:
         self.labels = names[self.first :]
         self.size = len(self.labels)
         self.weights = attention.weights[:, :, self.first :, self.first :]  # (L, H, S, S)
+        self.note = f"   (the last {LONGEST} of {len(attention.labels)} tokens)" if self.first else ""
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -114,7 +115,7 @@ def _model(view: Any, excerpt: _Excerpt) -> Figure:
     wide, high, edge = 880 / n_head, min(max(size * 4.0, 60), 150), 40
     figure, axes = _figure(edge + 880, edge + high * n_layer)
     least = line_threshold(excerpt.weights[view.layers], "model")
-    axes.text(edge + 440, 10, "Heads", ha="center", va="center", fontsize=10, weight="bold")
+    axes.text(edge + 440, 10, f"Heads{excerpt.note}", ha="center", va="center", fontsize=10, weight="bold")
     axes.text(
         10, edge + high * n_layer / 2, "Layers", ha="center", va="center", rotation=90, fontsize=10, weight="bold"
     )
@@ -137,7 +138,7 @@ def _head(view: Any, excerpt: _Excerpt) -> Figure:
     colours = head_colours(len(weights))
     tops = 62 + (np.arange(excerpt.size) + 0.5) * 22
     figure, axes = _figure(420, tops[-1] + 24)
-    axes.text(10, 14, f"Layer {view.layer}", va="center", fontsize=10, color=SOFT)
+    axes.text(10, 14, f"Layer {view.layer}{excerpt.note}", va="center", fontsize=10, color=SOFT)
     for i, h in enumerate(heads):
         x = 10 + 400 * i / len(weights)
         axes.add_patch(_rectangle(x, 28, 400 / len(weights) - 2, 18, colours[h]))
@@ -157,7 +158,7 @@ def _neuron(view: Any, excerpt: _Excerpt) -> Figure:
     dots = keys @ query / np.sqrt(len(query))
     tops = 62 + (np.arange(excerpt.size) + 0.5) * 22
     figure, axes = _figure(960, tops[-1] + 24)
-    axes.text(10, 14, f"Layer {layer}, Head {head}", va="center", fontsize=10, color=SOFT)
+    axes.text(10, 14, f"Layer {layer}, Head {head}{excerpt.note}", va="center", fontsize=10, color=SOFT)
     for x, title in ((220, "Query q"), (440, "Key k"), (650, "q × k"), (776, "q · k"), (880, "Softmax")):
         axes.text(x, 40, title, ha="center", va="center", fontsize=11)
     _column(axes, excerpt.labels, 110, tops, "right")
@@ -195,7 +196,7 @@ def _generation(view: Any, excerpt: _Excerpt) -> Figure:
     places, bottom = _flow(excerpt.labels)
     figure, axes = _figure(900, max(bottom + 30, 300))
     name = {"mean": "平均", "max": "最大"}.get(view.head, str(view.head)) if chinese_font() else str(view.head)
-    axes.text(14, 16, f"Layer {view.layer}, Head {name}", va="center", fontsize=10, color=SOFT)
+    axes.text(14, 16, f"Layer {view.layer}, Head {name}{excerpt.note}", va="center", fontsize=10, color=SOFT)
     for i, (label, (x, y, width)) in enumerate(zip(excerpt.labels, places, strict=True)):
         axes.add_patch(_rectangle(x, y, width - 2, 32, "#1f6fb4", 0.75 * min(1, row[i] / strongest)))
         axes.text(x + width / 2 - 1, y + 16, label, ha="center", va="center", fontsize=16 if len(label) < 2 else 10)
