@@ -236,7 +236,7 @@ def _without_contents(headings: list[Heading], lines: Sequence[str], tally: Tall
     """Headings without those of a table of contents: no body of their own, and the same number comes again later."""
     last = {(head.unit, head.number): head.line for head in headings}
     kept = []
-    for head, following in zip(headings, [*headings[1:], None], strict=True):
+    for head, following in zip(headings, [*headings[1:], None], strict=False):
         stop = following.line if following else len(lines)
         body = sum(len(line.strip()) for line in lines[head.line + 1 : stop]) + len(head.rest)
         if body < 40 and last[head.unit, head.number] != head.line:
