@@ -1,7 +1,7 @@
-"""Jin Yong style (金庸) wuxia passages from a small GPT-2, and a look inside it: begin with notebooks/01_generate.ipynb."""
+"""Jin Yong style (金庸) wuxia passages from a small GPT-2, and a look inside it. Begin with notebooks/01_generate."""
 
 from jinyong_gpt2.attention import heads_of_interest, show
-from jinyong_gpt2.corpus import Corpus, load_corpus
+from jinyong_gpt2.corpus import SAMPLE, Corpus, load_corpus
 from jinyong_gpt2.dataset import PreparedCorpus, prepare
 from jinyong_gpt2.model import PRETRAINED, SIZES, new_model
 from jinyong_gpt2.passage import Passage
@@ -11,6 +11,7 @@ from jinyong_gpt2.writer import Writer
 
 __all__ = [
     "PRETRAINED",
+    "SAMPLE",
     "SIZES",
     "Corpus",
     "Passage",

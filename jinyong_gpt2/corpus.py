@@ -27,8 +27,9 @@ from jinyong_gpt2.script import SCRIPTS, convert
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Chapter", "Corpus", "Coverage", "Novel", "Report", "coverage", "load_corpus"]
+__all__ = ["SAMPLE", "Chapter", "Corpus", "Coverage", "Novel", "Report", "coverage", "load_corpus"]
 
+SAMPLE = Path(__file__).resolve().parent.parent / "data" / "sample"  # fourteen tales written for this project
 SERIAL_BELOW = 3_000_000  # bytes; starting worker processes costs more than it gains
 
 

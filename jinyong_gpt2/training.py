@@ -51,7 +51,7 @@ class TrainConfig:
     output_dir: str = option("checkpoints/mini", "where last/, best/ and metrics.jsonl go")
     size: str = option("mini", "a name in jinyong_gpt2.model.SIZES: testing, mini, jinyong, gpt2, …")
     context_length: int | None = option(
-        None, "tokens a training window, the control token counted; all the model has room for if not given"
+        None, "tokens a training window, control token counted; all there is room for if not given"
     )
     init_from: str | None = option(None, "start from this checkpoint instead of random weights")
     resume: bool = option(False, "go on from output_dir/last where there is one")

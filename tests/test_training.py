@@ -1,0 +1,267 @@
+"""Training: it learns, repeats itself exactly, and loses nothing to faults."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from jinyong_gpt2 import checkpoints, training
+from jinyong_gpt2.dataset import IGNORE
+from jinyong_gpt2.loss import cross_entropy_sum
+from jinyong_gpt2.optimizers import learning_rate_factor
+from jinyong_gpt2.training import TrainConfig, TrainingDiverged, train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def config(prepared, folder, **changes):
+    settings = {
+        "size": "testing", "context_length": 16, "max_steps": 20, "batch_size": 4, "warmup_steps": 2,
+        "eval_every": 10, "save_every": 5, "device": "cpu", "mixed_precision": "no", "dropout": 0.1,
+    }  # fmt: skip
+    return TrainConfig(data=str(prepared.folder), output_dir=str(folder), **{**settings, **changes})
+
+
+def losses(folder):
+    lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return {row["step"]: row["loss"] for row in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def straight(prepared, tmp_path_factory):
+    """An uninterrupted run of 20 steps."""
+    folder = tmp_path_factory.mktemp("straight")
+    return folder, list(train(config(prepared, folder)))
+
+
+def test_every_step_is_told_and_the_loss_falls(straight):
+    folder, metrics = straight
+    assert [row["step"] for row in metrics] == list(range(1, 21))
+    assert losses(folder) == {row["step"]: row["loss"] for row in metrics}
+    assert metrics[-1]["loss"] < metrics[0]["loss"] - 1
+    assert metrics[9]["characters_per_second"] > 0 and 0 < metrics[9]["utilisation"] < 1
+    assert metrics[19]["heldout_bits_per_char"] < metrics[9]["heldout_bits_per_char"]
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_checkpoints_open_with_plain_hugging_face(straight, name):
+    folder, _ = straight
+    model = AutoModelForCausalLM.from_pretrained(folder / name)
+    tokenizer = AutoTokenizer.from_pretrained(folder / name)
+    ids = model.generate(torch.tensor([[0]]), max_new_tokens=5, do_sample=False, pad_token_id=0)
+    assert tokenizer.decode(ids[0], skip_special_tokens=True)
+    card = json.loads((folder / name / "training.json").read_text())
+    assert card["config"]["size"] == "testing" and card["corpus"]["hash"]
+
+
+def test_the_loss_is_that_of_hugging_face(prepared, tmp_path):
+    """The first step's loss, against the model's own with the same windows."""
+    run = training._Run(config(prepared, tmp_path, dropout=0.0))
+    inputs, targets, count = run._load(0)
+    loss = run._backward([inputs, targets, count])
+    logits = run.model(input_ids=inputs).logits
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    torch.testing.assert_close(loss, expected.detach())
+    assert count == (targets != IGNORE).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cross_entropy_and_its_gradient_equal_torchs(dtype):
+    torch.manual_seed(0)
+    reference = torch.randn(5000, 11, requires_grad=True)  # more rows than are formed at a time
+    targets = torch.randint(0, 11, (5000,))
+    targets[::7] = IGNORE
+    expected = F.cross_entropy(reference, targets, ignore_index=IGNORE, reduction="sum")
+    (expected * 0.5).backward()
+    ours = reference.detach().clone().requires_grad_()
+    loss = cross_entropy_sum((ours * 1).to(dtype), targets)
+    (loss * 0.5).backward()
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 1e-2}
+    torch.testing.assert_close(loss, expected, **tolerance)
+    torch.testing.assert_close(ours.grad, reference.grad, **tolerance)
+
+
+def test_micro_batches_change_nothing_but_memory(prepared, straight, tmp_path):
+    whole, pieces = (
+        list(train(config(prepared, tmp_path / str(size), dropout=0.0, micro_batch_size=size, max_steps=6)))
+        for size in (4, 1)
+    )
+    for a, b in zip(whole, pieces, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_a_resumed_run_repeats_an_uninterrupted_one_to_the_bit(prepared, straight, tmp_path):
+    run = train(config(prepared, tmp_path))
+    for metrics in run:
+        if metrics["step"] == 5:
+            run.close()  # what leaving the loop in a notebook does
+            break
+    rest = list(train(config(prepared, tmp_path, resume=True)))
+    assert [row["step"] for row in rest] == list(range(6, 21))
+    assert losses(tmp_path) == losses(straight[0])
+    ours, theirs = (torch.load(f / "last" / checkpoints.STATE) for f in (tmp_path, straight[0]))
+    assert str(ours) == str(theirs)
+
+
+COMMAND = """
+import sys
+from jinyong_gpt2.training import TrainConfig, train
+for metrics in train(TrainConfig(**eval(sys.argv[1]))):
+    print(metrics["step"], flush=True)
+"""
+
+
+def start(settings):
+    command = [sys.executable, "-c", COMMAND, repr(settings.__dict__)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums over threads round differently
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=one_thread)
+
+
+def test_killed_in_mid_run_it_goes_on_as_if_nothing_had_happened(prepared, tmp_path):
+    settings = config(prepared, tmp_path / "killed", max_steps=200, save_every=3, eval_every=0)
+    process = start(settings)
+    for line in process.stdout:
+        if int(line) >= 30:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    settings.resume = True
+    assert max(losses(settings.output_dir)) < 200
+    list(train(settings))
+    whole = config(prepared, tmp_path / "whole", max_steps=200, eval_every=0, save_every=0)
+    list(train(whole))
+    assert losses(settings.output_dir) == losses(whole.output_dir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_leaves(prepared, tmp_path, number):
+    settings = config(prepared, tmp_path, max_steps=100_000, save_every=0, eval_every=0)
+    process = start(settings)
+    next(process.stdout)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    state = checkpoints.load_state(tmp_path)
+    assert state["step"] == max(losses(tmp_path)) >= 10
+
+
+def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(straight, tmp_path, monkeypatch):
+    folder, _ = straight
+    model, tokenizer = checkpoints.load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
+    checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 1})
+    renames, rename = [], os.replace
+
+    def dies(source, target):
+        renames.append(target)
+        if len(renames) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 2})
+    monkeypatch.undo()
+    assert checkpoints.load_state(tmp_path)["step"] in (1, 2)
+    checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 3})
+    assert checkpoints.load_state(tmp_path)["step"] == 3
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(straight, tmp_path, monkeypatch):
+    folder, _ = straight
+    model, tokenizer = checkpoints.load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
+    checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 2})
+    assert checkpoints.load_state(tmp_path)["step"] == 1
+
+
+def test_out_of_memory_halves_the_pieces_and_keeps_the_batch(prepared, tmp_path, monkeypatch, capsys):
+    forward = training.LanguageModelLoss.forward
+
+    def small_memory(self, inputs, targets):
+        if len(inputs) > 1:
+            raise torch.OutOfMemoryError("pretended")
+        return forward(self, inputs, targets)
+
+    settings = config(prepared, tmp_path / "a", dropout=0.0, max_steps=6, eval_every=0)
+    monkeypatch.setattr(training.LanguageModelLoss, "forward", small_memory)
+    tight = list(train(settings))
+    assert "going on with 1 windows at a time" in capsys.readouterr().out
+    monkeypatch.undo()
+    settings.output_dir = str(tmp_path / "b")
+    for a, b in zip(tight, train(settings), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_a_diverging_run_says_where_and_keeps_its_last_checkpoint(prepared, tmp_path):
+    settings = config(prepared, tmp_path, muon_learning_rate=math.inf, max_steps=30, save_every=0)
+    with pytest.raises(TrainingDiverged, match=r"《.書》第.回.*learning rate"):
+        list(train(settings))
+    assert checkpoints.load_state(tmp_path) is None
+
+
+def test_a_run_is_never_overwritten_by_accident(prepared, straight):
+    folder, _ = straight
+    with pytest.raises(ValueError, match="--resume"):
+        next(train(config(prepared, folder)))
+
+
+def test_another_corpus_cannot_be_resumed_on(prepared, straight, tmp_path):
+    import shutil
+
+    shutil.copytree(straight[0], tmp_path / "run")
+    state_file = tmp_path / "run" / "last" / checkpoints.STATE
+    torch.save(torch.load(state_file) | {"corpus": "another"}, state_file)
+    with pytest.raises(ValueError, match="another corpus"):
+        next(train(config(prepared, tmp_path / "run", resume=True, max_steps=30)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"optimizer": "sgd"}, "muon, adamw"), ({"max_steps": 0}, "max_steps"), ({"dropout": 2.0}, "dropout")],
+)
+def test_bad_settings_are_refused_by_name(prepared, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        config(prepared, tmp_path, **change)
+
+
+def test_the_schedules(prepared, tmp_path):
+    trapezoid = config(prepared, tmp_path, max_steps=100, warmup_steps=10, decay_share=0.5)
+    linear = config(prepared, tmp_path, max_steps=100, warmup_steps=0, schedule="linear")
+    assert [learning_rate_factor(step, trapezoid) for step in (0, 9, 40, 75)] == [0.1, 1.0, 1.0, 0.5]
+    assert [learning_rate_factor(step, linear) for step in (0, 50, 99)] == [1.0, 0.5, 0.01]
+
+
+def test_the_article_s_recipe_runs(prepared, tmp_path):
+    settings = config(prepared, tmp_path, optimizer="adamw", schedule="linear", learning_rate=1.5e-4, max_steps=3)
+    assert [row["step"] for row in train(settings)] == [1, 2, 3]
+
+
+def test_the_script_s_errors_are_one_line(tmp_path):
+    command = [sys.executable, "scripts/train.py", "--data", str(tmp_path), "--output_dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"})
+    assert done.returncode == 1
+    assert "prepare_corpus.py" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
