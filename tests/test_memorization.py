@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jinyong_gpt2.memorization import CopyIndex, draw_examples, exact_runs, extractable_shares
+from jinyong_gpt2.extraction import draw_examples, exact_runs, extractable_shares
+from jinyong_gpt2.memorization import CopyIndex
 from jinyong_gpt2.model import new_model
 from jinyong_gpt2.passage import Passage
 from jinyong_gpt2.tokenizer import build_tokenizer, control_id

@@ -1,0 +1,186 @@
+"""What came before GPT-2: an LSTM like the earlier article's, trained on the same windows as GPT-2.
+
+    model = new_lstm(tokenizer)                          # embedding 512, one layer of 1,024 units
+    model = new_lstm(tokenizer, parameters=5_900_000)    # as many parameters as a GPT-2, in the same proportions
+    for metrics in train_lstm(model, prepared, max_steps=2000, batch_size=16):
+        print(metrics["step"], metrics["loss"])
+    model.save_pretrained(folder)
+
+It answers to the names of a Hugging Face causal language model, so everything that measures GPT-2 measures it too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GPT2LMHeadModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from jinyong_gpt2.dataset import PreparedCorpus, TrainingOrder, Windows
+from jinyong_gpt2.loss import LanguageModelLoss
+from jinyong_gpt2.sampling import apply_temperature, candidate_generator, draw, top_p
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+class LSTMConfig(PretrainedConfig):
+    """The shape of an `LSTMLMHeadModel`. `n_positions` is how far it was trained to read; the network has no limit."""
+
+    model_type = "character-lstm"
+
+    def __init__(
+        self,
+        vocab_size: int = 4330,
+        n_embd: int = 512,
+        n_units: int = 1024,
+        n_layer: int = 1,
+        n_positions: int = 512,
+        **kwargs: Any,
+    ):
+        self.vocab_size, self.n_embd, self.n_units, self.n_layer = vocab_size, n_embd, n_units, n_layer
+        self.n_positions = n_positions
+        super().__init__(**kwargs)
+
+
+class LSTMLMHeadModel(PreTrainedModel):
+    """Embedding, LSTM (Hochreiter & Schmidhuber 1997), and a layer that gives every token's logit."""
+
+    config_class = LSTMConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config: LSTMConfig):
+        super().__init__(config)
+        self.wte = torch.nn.Embedding(config.vocab_size, config.n_embd)
+        self.lstm = torch.nn.LSTM(config.n_embd, config.n_units, config.n_layer, batch_first=True)
+        self.lm_head = torch.nn.Linear(config.n_units, config.vocab_size)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """PyTorch's own beginning is good for an LSTM; the embedding starts small, as in GPT-2."""
+        if isinstance(module, torch.nn.Embedding):
+            torch.nn.init.normal_(module.weight, std=0.02)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: tuple[torch.Tensor, torch.Tensor] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        """`input_ids` (B, L) to logits (B, L or kept, V); `past_key_values` is the state (h, c) of what came before."""
+        hidden, state = self.lstm(self.wte(input_ids), past_key_values)  # (B, L, units)
+        logits = self.lm_head(hidden[:, -logits_to_keep:])
+        return CausalLMOutputWithPast(logits=logits, past_key_values=state if use_cache else None)
+
+
+def new_lstm(
+    tokenizer: PreTrainedTokenizerFast, parameters: int | None = None, context_length: int = 512
+) -> LSTMLMHeadModel:
+    """The article's LSTM for this vocabulary, or one of the same proportions with about `parameters` parameters.
+
+    Random weights from torch's global generator. Raises ValueError for fewer parameters than one unit takes.
+    """
+    size = len(tokenizer)
+    units = 1024
+    if parameters is not None:
+        # embedding V·u/2, LSTM 4(u·u/2 + u·u + 2u), output u·V + V: 6u² + (1.5V + 8)u + V = parameters
+        linear = 1.5 * size + 8
+        units = int((-linear + math.sqrt(linear**2 + 24 * max(parameters - size, 0))) / 12)
+        if units < 2:
+            raise ValueError(f"{parameters:,} parameters are too few for a vocabulary of {size:,}")
+        units -= units % 2
+    config = LSTMConfig(
+        vocab_size=size, n_embd=units // 2, n_units=units, n_positions=context_length,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return LSTMLMHeadModel(config)
+
+
+def open_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> PreTrainedModel:
+    """The GPT-2 or LSTM of a folder, in float32, ready to be measured. FileNotFoundError where there is none."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"no checkpoint in {folder}: train one with scripts/train.py, or use data/pretrained")
+    kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
+    model = (LSTMLMHeadModel if kind == LSTMConfig.model_type else GPT2LMHeadModel).from_pretrained(folder)
+    return model.float().to(device).eval()
+
+
+def train_lstm(
+    model: LSTMLMHeadModel,
+    prepared: PreparedCorpus,
+    max_steps: int = 2000,
+    batch_size: int = 16,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Train in place on the windows that GPT-2 sees with the same `seed` and sizes; yield `step` and `loss` in nats.
+
+    AdamW (Loshchilov & Hutter 2019); the learning rate warms up over 50 steps and falls linearly to zero over the
+    second half; gradients are clipped at 1; bf16 on a GPU. A step takes `batch_size` windows of `n_positions` tokens.
+    """
+    device = model.device
+    order = TrainingOrder(windows := Windows(prepared, "train", model.config.n_positions), batch_size, seed)
+    loss_of = LanguageModelLoss(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    model.train()
+    for step in range(max_steps):
+        batch = windows.batch(order.step(step))
+        inputs, targets = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
+        factor = min(1.0, (step + 1) / 50, 2 * (max_steps - step) / max_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * factor
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = loss_of(inputs, targets) / (batch.targets >= 0).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield {"step": step + 1, "loss": loss.item(), "learning_rate": factor}
+    model.eval()
+
+
+@torch.inference_mode()
+def continuations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    contexts: Sequence[tuple[int, Sequence[int]]],
+    max_new_tokens: int = 200,
+    temperature: float = 0.9,
+    nucleus: float = 0.95,
+    seed: int = 0,
+) -> list[str]:
+    """Continue each context (control id, token ids), GPT-2 and LSTM by the same plain loop: candidate i of `seed`.
+
+    Contexts of one length are written side by side. A context too long to be continued within the model's `n_positions`
+    loses its beginning. Control tokens are never written.
+    """
+    special = torch.tensor(tokenizer.all_special_ids, device=model.device)
+    room = model.config.n_positions - max_new_tokens - 1
+    if room < 1:
+        raise ValueError(
+            f"{max_new_tokens} new tokens leave no room for a context: at most {model.config.n_positions - 2}"
+        )
+    prompts = [[control, *ids[-room:]] for control, ids in contexts]
+    written: list[list[int]] = [[] for _ in prompts]
+    model.eval()
+    for length in sorted(set(map(len, prompts))):
+        rows = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        generators = [candidate_generator(seed, i) for i in rows]
+        inputs, past = torch.tensor([prompts[i] for i in rows], device=model.device), None  # (B, P)
+        for _ in range(max_new_tokens):
+            outputs = model(input_ids=inputs, past_key_values=past, use_cache=True, logits_to_keep=1)
+            logits, past = outputs.logits[:, -1].float(), outputs.past_key_values  # (B, V)
+            logits = logits.index_fill(-1, special, -math.inf)
+            chosen = draw(top_p(apply_temperature(logits, temperature), nucleus).cpu(), generators)
+            for i, token in zip(rows, chosen, strict=True):
+                written[i].append(token)
+            inputs = torch.tensor(chosen, device=model.device)[:, None]  # (B, 1)
+    return [tokenizer.decode(ids) for ids in written]
