@@ -165,7 +165,7 @@ class Decoder:
 
     def norm(self, h: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Layer norm of (N, D), in the arithmetic of the products."""
-        return F.layer_norm(h, (self.width,), *weights, self.eps).to(self.compute)
+        return torch.layer_norm(h, (self.width,), *weights, self.eps).to(self.compute)
 
     def feed_forward(self, layer: Layer, h: torch.Tensor) -> torch.Tensor:
         """What the second half of a block adds to (N, D)."""
@@ -179,8 +179,8 @@ class Decoder:
 class Streams:
     """Texts that are decoded side by side, each with its own length.
 
-    Keys are kept as (L, B·H, D/H, C) and values as (L, B·H, C, D/H), so that the two products of attention read both
-    in the order they lie in memory. Only what is filled is read.
+    The cache is (L, 2, B, H, D/H, C), keys and values alike: attention's two products read it in the order it lies in
+    memory, and one copy stores both. Only what is filled is read.
     """
 
     def __init__(self, decoder: Decoder, batch: int) -> None:
@@ -190,23 +190,18 @@ class Streams:
         self._reserve()
 
     def _reserve(self) -> None:
-        decoder, layers = self.decoder, len(self.decoder.layers)
-        heads, size = self.batch * decoder.heads, decoder.width // decoder.heads
-        like = {"dtype": decoder.residual, "device": decoder.device}
-        self.keys = torch.zeros(layers, heads, size, decoder.context_length, **like)
-        self.values = torch.zeros(layers, heads, decoder.context_length, size, **like)
+        decoder = self.decoder
+        size = decoder.width // decoder.heads
+        shape = (len(decoder.layers), 2, self.batch, decoder.heads, size, decoder.context_length)
+        self.cache = torch.zeros(shape, dtype=decoder.residual, device=decoder.device)
 
-    def store(self, row: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Keys and values (H, T, D/H) of a text's first T tokens."""
-        heads = slice(row * self.decoder.heads, (row + 1) * self.decoder.heads)
-        self.keys[layer, heads, :, : k.shape[1]] = k.transpose(1, 2)
-        self.values[layer, heads, : v.shape[1]] = v
+    def store(self, row: int, layer: int, kv: torch.Tensor) -> None:
+        """Keys and values (2, H, T, D/H) of a text's first T tokens."""
+        self.cache[layer, :, row, :, :, : kv.shape[2]] = kv.transpose(2, 3)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the text in place `target` begin as the one in `source` does."""
-        keys, values = (x.unflatten(1, (self.batch, -1)) for x in (self.keys, self.values))
-        keys[:, target, :, :, :length] = keys[:, source, :, :, :length]
-        values[:, target, :, :length] = values[:, source, :, :length]
+        self.cache[:, :, target, ..., :length] = self.cache[:, :, source, ..., :length]
 
     @torch.inference_mode()
     def prefill(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -235,8 +230,9 @@ class Streams:
         h = decoder.embed(torch.tensor(ids, device=decoder.device), slice(length))  # (T, D)
         for i, layer in enumerate(decoder.layers):
             qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (T, 3D)
-            q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
-            self.store(row, i, k, v)
+            qkv = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # (3, H, T, D/H)
+            self.store(row, i, qkv[1:])
+            q, k, v = qkv
             a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
             h = h + layer.project(a.transpose(0, 1).reshape(length, -1))
             h = h + decoder.feed_forward(layer, h)
@@ -265,28 +261,25 @@ class Streams:
         scale, longest = (decoder.width // heads) ** -0.5, max(positions)
         place = torch.tensor(positions, device=decoder.device)
         h = decoder.embed(torch.tensor(tokens, device=decoder.device), place)  # (B, D)
-        keys = self.keys[..., : longest + 1].unbind(0)  # L times (BH, D/H, T)
-        values = self.values[:, :, : longest + 1].unbind(0)  # L times (BH, T, D/H)
         even = min(positions) == longest
+        filled = self.cache[..., : longest + 1].flatten(2, 3).unbind(0)  # L times (2, BH, D/H, T)
         if even:
-            new_keys, new_values = self.keys[..., longest].unbind(0), self.values[:, :, longest].unbind(0)  # (BH, D/H)
+            new = self.cache[..., longest].unbind(0)  # L times (2, B, H, D/H)
             mask = h.new_zeros(())
         else:
-            each, place = torch.arange(batch * heads, device=decoder.device), place.repeat_interleave(heads)  # (BH,)
-            beyond = torch.arange(longest + 1, device=decoder.device) > place[:, None]
+            each = torch.arange(batch, device=decoder.device)
+            beyond = torch.arange(longest + 1, device=decoder.device) > place.repeat_interleave(heads)[:, None]
             mask = torch.zeros_like(beyond, dtype=h.dtype).masked_fill(beyond, -math.inf)[:, None]  # (BH, 1, T)
         for i, layer in enumerate(decoder.layers):
-            qkv = layer.qkv(decoder.norm(h, layer.ln_1)).to(h.dtype)  # (B, 3D)
-            q, k, v = qkv.view(batch, 3, heads, -1).unbind(1)  # each (B, H, D/H)
+            qkv = layer.qkv(decoder.norm(h, layer.ln_1)).view(batch, 3, heads, -1)  # (B, 3, H, D/H)
             if even:
-                new_keys[i].view(k.shape).copy_(k)
-                new_values[i].view(v.shape).copy_(v)
+                new[i].copy_(qkv[:, 1:].transpose(0, 1))
             else:
-                self.keys[i][each, :, place] = k.flatten(0, 1)
-                self.values[i][each, place] = v.flatten(0, 1)
-            q = q.reshape(batch * heads, 1, -1)
-            scores = torch.baddbmm(mask, q, keys[i], beta=0 if even else 1, alpha=scale)  # (BH, 1, T)
-            a = torch.bmm(scores.softmax(-1), values[i])  # (BH, 1, D/H)
+                self.cache[i][:, each, :, :, place] = qkv[:, 1:].to(h.dtype)
+            q = qkv[:, 0].to(h.dtype).reshape(batch * heads, 1, -1)
+            keys, values = filled[i].unbind(0)  # each (BH, D/H, T)
+            scores = torch.baddbmm(mask, q, keys, beta=0 if even else 1, alpha=scale)  # (BH, 1, T)
+            a = torch.bmm(scores.softmax(-1), values.transpose(1, 2))  # (BH, 1, D/H)
             h = h + layer.project(a.view(batch, -1).to(decoder.compute))
             h = h + decoder.feed_forward(layer, h)
         return decoder.logits(h).cpu()
@@ -299,13 +292,10 @@ class Streams:
 
     def compact(self) -> None:
         """Free the places of texts that have ended."""
-        old_keys, old_values = (x.unflatten(1, (self.batch, -1)) for x in (self.keys, self.values))
-        longest = max(self.lengths[row] for row in self.rows)
+        old, longest = self.cache, max(self.lengths[row] for row in self.rows)
         self.batch = len(self.rows)
         self._reserve()
-        keys, values = (x.unflatten(1, (self.batch, -1)) for x in (self.keys, self.values))
-        keys[..., :longest] = old_keys[:, self.rows, :, :, :longest]
-        values[:, :, :, :longest] = old_values[:, self.rows, :, :longest]
+        self.cache[..., :longest] = old[:, :, self.rows, ..., :longest]
         self.lengths = [self.lengths[row] for row in self.rows]
         self.rows = list(range(self.batch))
 
@@ -315,16 +305,16 @@ class GraphStreams(Streams):
 
     Tokens and positions are read from one small tensor on the device; attention runs over a span that is a power of
     two, masked beyond each text's position, and one graph is recorded for each span. On a CPU (in tests) the same step
-    runs without a graph. Keys and values are (L, B, H, C, D/H), as `scaled_dot_product_attention` reads them.
+    runs without a graph. The cache is (L, 2, B, H, C, D/H), as `scaled_dot_product_attention` reads it.
     """
 
     SHORTEST_SPAN = 128
 
     def _reserve(self) -> None:
-        decoder, layers = self.decoder, len(self.decoder.layers)
-        shape = (layers, self.batch, decoder.heads, decoder.context_length, decoder.width // decoder.heads)
-        like = {"dtype": decoder.compute, "device": decoder.device}
-        self.keys, self.values = torch.zeros(shape, **like), torch.zeros(shape, **like)
+        decoder = self.decoder
+        size = decoder.width // decoder.heads
+        shape = (len(decoder.layers), 2, self.batch, decoder.heads, decoder.context_length, size)
+        self.cache = torch.zeros(shape, dtype=decoder.compute, device=decoder.device)
         on_gpu = decoder.device.type == "cuda"
         self.host = torch.zeros(2, self.batch, dtype=torch.long, pin_memory=on_gpu)  # tokens, positions
         self.inputs = torch.zeros(2, self.batch, dtype=torch.long, device=decoder.device)
@@ -337,13 +327,11 @@ class GraphStreams(Streams):
         """Make all places free again. What they hold is never read: attention ends at a text's own position."""
         self.rows, self.lengths = list(range(self.batch)), [0] * self.batch
 
-    def store(self, row: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
-        self.keys[layer, row, :, : k.shape[1]] = k
-        self.values[layer, row, :, : v.shape[1]] = v
+    def store(self, row: int, layer: int, kv: torch.Tensor) -> None:
+        self.cache[layer, :, row, :, : kv.shape[2]] = kv
 
     def copy(self, source: int, target: int, length: int) -> None:
-        for cache in (self.keys, self.values):
-            cache[:, target, :, :length] = cache[:, source, :, :length]
+        self.cache[:, :, target, :, :length] = self.cache[:, :, source, :, :length]
 
     def compact(self) -> None:
         """Nothing: the shapes stay, a text that has ended is computed along and ignored."""
@@ -372,9 +360,9 @@ class GraphStreams(Streams):
         for i, layer in enumerate(decoder.layers):
             qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (B, 3D)
             q, k, v = qkv.view(self.batch, 3, decoder.heads, -1).unbind(1)  # each (B, H, D/H)
-            self.keys[i].index_put_(place, k)
-            self.values[i].index_put_(place, v)
-            keys, values = self.keys[i, :, :, :span], self.values[i, :, :, :span]  # (B, H, S, D/H)
+            self.cache[i, 0].index_put_(place, k)
+            self.cache[i, 1].index_put_(place, v)
+            keys, values = self.cache[i, :, :, :, :span]  # each (B, H, S, D/H)
             a = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)  # (B, H, 1, D/H)
             h = h + layer.project(a.reshape(self.batch, -1))
             h = h + decoder.feed_forward(layer, h)
@@ -397,12 +385,12 @@ class GraphStreams(Streams):
 def _require_plain_gpt2(config: Mapping[str, Any]) -> None:
     """ValueError where the model is not the GPT-2 that `Decoder` computes."""
     expected = {
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
+        "model_type": ("gpt2",),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one function
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
     }
-    for name, value in expected.items():
-        if config.get(name, value) != value:
-            raise ValueError(f"only plain GPT-2 can be decoded: config.json has {name}={config[name]!r}, not {value!r}")
+    for name, allowed in expected.items():
+        if (value := config.get(name, allowed[0])) not in allowed:
+            raise ValueError(f"only plain GPT-2 can be decoded: config.json has {name}={value!r}, not {allowed[0]!r}")

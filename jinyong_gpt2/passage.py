@@ -158,10 +158,13 @@ def _article(passage: Passage, spans: Iterable[Any]) -> str:
     known = len(passage.probabilities) == len(passage.alternatives) == len(passage.continuation)
     written = []
     for i, character in enumerate(passage.continuation):
-        surprise = -math.log2(max(passage.probabilities[i], 1e-12)) if known else 0.0
-        hover = _alternatives(passage, i) if known else ""
-        shade = f"{min(surprise / FULL_SHADE, 1):.2f}"
-        written.append(_character(character, hover, sources[len(passage.prompt) + i], shade))
+        source = sources[len(passage.prompt) + i]
+        if known:
+            surprise = -math.log2(max(passage.probabilities[i], 1e-12))
+            shade = f"{min(surprise / FULL_SHADE, 1):.2f}"
+            written.append(_character(character, _alternatives(passage, i), source, shade))
+        else:
+            written.append(_character(character, "", source))
     return (
         f'<article><header>{html.escape(_caption(passage))}</header><p><span class="jy-prompt">{prompt}</span>'
         f'<span class="jy-written">{"".join(written)}</span></p></article>'

@@ -26,7 +26,7 @@ import torch
 
 SENTENCE_ENDS = "。！？"
 CLOSING = {"」": "「", "』": "『", "”": "“", "’": "‘", "）": "（", "》": "《"}
-NUCLEUS = 256  # top_p looks at this many tokens first and sorts the whole vocabulary only where they do not suffice
+NUCLEUS = 256  # top_p looks at so many tokens first and sorts the whole vocabulary only where they do not suffice
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -105,7 +105,7 @@ def require_integer(name: str, value: object, least: int) -> int:
 
 def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Logits over `temperature` > 0. (Greedy, temperature 0, is no scaling but `logits.argmax(-1)`.)"""
-    return logits if temperature == 1 else logits / temperature
+    return logits if temperature == 1 else logits / max(temperature, 1e-6)  # a smaller one would overflow float32
 
 
 def top_k(logits: torch.Tensor, k: int) -> torch.Tensor:
@@ -124,14 +124,20 @@ def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     if p >= 1:
         return logits
     probabilities = logits.softmax(-1)  # (..., V)
-    size = logits.shape[-1]
-    most = probabilities.topk(min(NUCLEUS, size), dim=-1).values  # (..., 256), descending
-    if most.shape[-1] < size and bool((most.sum(-1) < p).any()):
-        most = probabilities.sort(dim=-1, descending=True).values  # (..., V)
-    before = most.cumsum(-1) - most  # what the more probable ones hold
-    kept = (before < p).sum(-1, keepdim=True)  # (..., 1), at least 1
-    least = most.gather(-1, kept - 1)
+    most = probabilities.topk(min(NUCLEUS, logits.shape[-1]), dim=-1).values  # (..., 256)
+    least = _nucleus_end(most, p)  # (..., 1)
+    short = (most.sum(-1) < p) & (most.shape[-1] < logits.shape[-1])
+    for row in short.nonzero().tolist():  # one row at a time: torch sorts many far more slowly
+        place = tuple(row)
+        least[place] = _nucleus_end(probabilities[place].sort(descending=True).values, p)
     return logits.masked_fill(probabilities < least, -math.inf)
+
+
+def _nucleus_end(descending: torch.Tensor, p: float) -> torch.Tensor:
+    """The last of the descending probabilities (..., N) that is needed to hold `p`; (..., 1)."""
+    before = descending.cumsum(-1) - descending  # what the more probable ones hold
+    needed = (before < p).sum(-1, keepdim=True)  # at least 1
+    return descending.gather(-1, needed - 1)
 
 
 def min_p(logits: torch.Tensor, p: float) -> torch.Tensor:
