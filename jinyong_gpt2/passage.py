@@ -160,7 +160,7 @@ def _article(passage: Passage, spans: Iterable[Any]) -> str:
     for i, character in enumerate(passage.continuation):
         source = sources[len(passage.prompt) + i]
         if known:
-            surprise = -math.log2(max(passage.probabilities[i], 1e-12))
+            surprise = max(0.0, -math.log2(max(passage.probabilities[i], 1e-12)))
             shade = f"{min(surprise / FULL_SHADE, 1):.2f}"
             written.append(_character(character, _alternatives(passage, i), source, shade))
         else:

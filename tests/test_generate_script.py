@@ -1,0 +1,199 @@
+"""scripts/generate.py: what it prints, what it refuses, and batch jobs that survive a kill."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from jinyong_gpt2.model import new_model
+from jinyong_gpt2.passage import Passage
+from jinyong_gpt2.tokenizer import build_tokenizer, save_tokenizer
+from jinyong_gpt2.writer import Writer
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "generate.py"
+CONTEXTS = ["風雪夜，他獨自上山。", "雪", "那老僧道："]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("generate_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(CONTEXTS, titles=["天龍八部"], min_count=1)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    new_model("testing", tokenizer).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return str(folder)
+
+
+@pytest.fixture
+def contexts(tmp_path):
+    path = tmp_path / "contexts.txt"
+    path.write_text("\n".join(CONTEXTS) + "\n\n", encoding="utf-8")
+    return str(path)
+
+
+def read(out):
+    header, *lines = Path(out).read_text(encoding="utf-8").splitlines()
+    assert "job" in json.loads(header)
+    passages = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        assert entry["index"] not in passages, "a passage was repeated"
+        passages[entry["index"]] = Passage.from_dict(entry["passage"])
+    return passages
+
+
+def test_one_candidate_is_streamed_after_its_prompt(script, checkpoint, capsys):
+    arguments = ["--checkpoint", checkpoint, "--prompt", CONTEXTS[0], "--length", "20", "--seed", "7"]
+    assert script.main([*arguments, "--temperature", "0.5"]) == 0
+    writer = Writer.from_pretrained(checkpoint, device="cpu")
+    expected = writer.generate(CONTEXTS[0], seed=7, max_new_tokens=20, temperature=0.5)[0]
+    assert capsys.readouterr().out == expected.text + "\n"
+
+
+def test_several_candidates_and_a_page(script, checkpoint, capsys, tmp_path):
+    page = tmp_path / "drafts.html"
+    arguments = ["--checkpoint", checkpoint, "--num_return_sequences", "3", "--length", "9", "--page", str(page)]
+    assert script.main(arguments) == 0
+    assert capsys.readouterr().out.count("candidate") == 3
+    assert page.read_text(encoding="utf-8").count("<article>") == 3
+
+
+@pytest.mark.parametrize("length", ["0", "1"])
+def test_length_nought_gives_the_prompt_alone(script, checkpoint, capsys, length):
+    assert script.main(["--checkpoint", checkpoint, "--prompt", "雪😀", "--length", length, "--seed", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text == "雪😀\n" if length == "0" else text.startswith("雪😀")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--length", "-5"], "length must be an integer >= 0, got -5"),
+        (["--top_p", "1.5"], "top_p must be in (0, 1], got 1.5"),
+        (["--checkpoint", "nowhere"], "no checkpoint in nowhere"),
+        (["--contexts", "nowhere.txt"], "no file of contexts at nowhere.txt"),
+        (["--novel", "紅樓夢"], "it knows: 天龍八部"),
+        (["--seed", "-1"], "seed must be an integer >= 0"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_bad_input_is_one_line_and_ends_non_zero(script, checkpoint, capsys, arguments, message):
+    arguments = arguments if "--checkpoint" in arguments else ["--checkpoint", checkpoint, *arguments]
+    assert script.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("generate.py: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"\n \n", "at least one"), (b"\xa4\xa4\xa4\xe5", "UTF-8")])
+def test_contexts_that_cannot_be_read(script, checkpoint, capsys, tmp_path, content, message):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    assert script.main(["--checkpoint", checkpoint, "--contexts", str(path), "--out", str(tmp_path / "o")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def job(checkpoint, contexts, out, n=11, *more):
+    common = ["--length", "12", "--seed", "3", "--batch_size", "4", "--device", "cpu", "--dtype", "float32"]
+    return ["--checkpoint", checkpoint, "--contexts", contexts, "--out", str(out), "--n", str(n), *common, *more]
+
+
+def test_a_job_writes_each_passage_as_generate_would(script, checkpoint, contexts, tmp_path):
+    out = tmp_path / "sub" / "passages.jsonl"
+    assert script.main(job(checkpoint, contexts, out)) == 0
+    passages = read(out)
+    assert sorted(passages) == list(range(11))
+    writer = Writer.from_pretrained(checkpoint, device="cpu", dtype="float32")
+    for k, passage in passages.items():
+        alone = writer.generate(CONTEXTS[k % 3], seed=3, candidate=k // 3, max_new_tokens=12)[0]
+        assert passage.text == alone.text
+
+
+def test_contexts_with_line_breaks_come_from_jsonl(script, tmp_path):
+    path = tmp_path / "contexts.jsonl"
+    path.write_text('"第一行\\n第二行"\n"雪"\n', encoding="utf-8")
+    assert script.read_contexts(path) == ["第一行\n第二行", "雪"]
+
+
+def test_a_killed_job_goes_on_without_loss_or_repetition(script, checkpoint, contexts, tmp_path):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "passages.jsonl"
+    assert script.main(job(checkpoint, contexts, whole, 40)) == 0
+    arguments = job(checkpoint, contexts, out, 40, "--batch_size", "2", "--length", "12")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, SCRIPT, *arguments], stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not (out.is_file() and out.read_bytes().count(b"\n") > 4) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    written = out.read_bytes()
+    out.write_bytes(written[:-25])  # as if the kill had come in the middle of a line
+    assert script.main(arguments) == 0
+    assert {k: p.text for k, p in read(out).items()} == {k: p.text for k, p in read(whole).items()}
+    before = out.read_bytes()
+    assert script.main(arguments) == 0  # nothing left to do
+    assert out.read_bytes() == before
+
+
+def test_a_longer_job_adds_to_the_same_file_and_another_is_refused(script, checkpoint, contexts, tmp_path, capsys):
+    out = tmp_path / "passages.jsonl"
+    assert script.main(job(checkpoint, contexts, out, 3)) == 0
+    assert script.main(job(checkpoint, contexts, out, 5)) == 0
+    assert sorted(read(out)) == list(range(5))
+    assert script.main(job(checkpoint, contexts, out, 5, "--temperature", "0.5")) == 1
+    assert "holds another job" in capsys.readouterr().err
+    assert sorted(read(out)) == list(range(5))
+
+
+def test_processes_share_a_job(script, checkpoint, contexts, tmp_path, monkeypatch):
+    """Each takes its share, as `accelerate launch` numbers them, and all write one file."""
+    out = tmp_path / "passages.jsonl"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert script.main(job(checkpoint, contexts, out)) == 0
+    assert sorted(read(out)) == list(range(11))
+
+
+def test_a_file_killed_in_its_first_line_begins_anew(script, checkpoint, contexts, tmp_path):
+    out = tmp_path / "passages.jsonl"
+    out.write_bytes(b'{"job": {"con')
+    assert script.main(job(checkpoint, contexts, out, 3)) == 0
+    assert sorted(read(out)) == [0, 1, 2]
+
+
+def test_help_names_every_setting(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    shown = capsys.readouterr().out
+    for option in ("--prompt", "--length", "--top_p", "--repetition_penalty", "--stop_at_sentence", "--contexts"):
+        assert option in shown
