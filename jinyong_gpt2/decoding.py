@@ -370,15 +370,16 @@ class GraphStreams(Streams):
 
     def _record(self, span: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         """Record the step for one span. Running it writes only what the replay writes again."""
-        side = torch.cuda.Stream(self.decoder.device)
-        side.wait_stream(torch.cuda.current_stream(self.decoder.device))
-        with torch.cuda.stream(side):  # libraries set themselves up outside the recording
-            for _ in range(3):
-                self.fixed_step(span)
-        torch.cuda.current_stream(self.decoder.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            logits = self.fixed_step(span)
+        with torch.cuda.device(self.decoder.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # libraries set themselves up outside the recording
+                for _ in range(3):
+                    self.fixed_step(span)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                logits = self.fixed_step(span)
         return graph, logits
 
 
