@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -115,7 +114,7 @@ def read_attention(
         keys=keys,
         next_characters=next_characters,
         prompt_length=min(max(prompt - shown_from, 0) + (not hide_control), len(shown)),
-        note=_note(shown_from, end, len(ids), read_from),
+        note=_note(*(len(tokenizer.decode(ids[:i])) for i in (shown_from, end, len(ids), read_from))),
     )
 
 
@@ -134,7 +133,7 @@ def token_labels(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list
 
 
 def _note(shown_from: int, end: int, total: int, read_from: int) -> str:
-    """The line that says what is not shown; empty where everything is."""
+    """The line that says what is not shown, all counted in characters; empty where everything is."""
     parts = []
     if shown_from > 0 or end < total:
         parts.append(f"全文 {total} 字，這裡只畫第 {shown_from + 1} 到第 {end} 字。")
@@ -146,14 +145,16 @@ def _note(shown_from: int, end: int, total: int, read_from: int) -> str:
 @contextlib.contextmanager
 def _eager(model: PreTrainedModel) -> Iterator[None]:
     """Inside, the model returns its attention weights (only `eager` does) and drops nothing out."""
-    implementation, training = model.config._attn_implementation, model.training
+    implementation = model.config._attn_implementation
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.set_attn_implementation("eager")
         model.eval()
         yield
     finally:
         model.set_attn_implementation(implementation)
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 @torch.no_grad()
@@ -219,10 +220,9 @@ class View:
             raise ValueError(f"a view is saved as .html or .png, not as {path.name!r}")
         content = self.picture if path.suffix.lower() == ".png" else self.page.encode("utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(content)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
         return path
 
     def _repr_html_(self) -> str:

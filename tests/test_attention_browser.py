@@ -244,15 +244,15 @@ def test_generation_view_plays_and_pauses(open_page, open_view):
 
 @pytest.mark.parametrize("view", ["model", "head", "neuron", "generation"])
 def test_dark_notebooks_get_dark_views(open_page, open_view, view):
-    grounds, inks = [], []
-    for scheme in ("light", "dark"):
-        _, watched = open_view(open_page, view, scheme=scheme)
-        grounds.append(watched.page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        inks.append(watched.page.evaluate("getComputedStyle(document.querySelector('#caption p')).color"))
-    assert grounds == ["rgb(255, 255, 255)", "rgb(17, 17, 17)"] and inks[0] != inks[1]
+    ground = "getComputedStyle(document.body).backgroundColor"
+    ink = "getComputedStyle(document.querySelector('#caption p')).color"
+    _, watched = open_view(open_page, view, scheme="dark")
+    assert watched.page.evaluate(ground) == "rgb(17, 17, 17)"
+    light_ink = watched.page.evaluate(ink)
     watched.page.emulate_media(color_scheme="light")
     watched.page.wait_for_selector("html[data-theme=light]", state="attached")
-    assert watched.page.evaluate("getComputedStyle(document.body).backgroundColor") == grounds[0]
+    assert watched.page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert watched.page.evaluate(ink) != light_ink
     assert len(watched.page.query_selector_all("#stage > *")) <= 2, "drawn again, not twice"
     watched.assert_quiet()
 

@@ -246,8 +246,13 @@ def _compact(figure: Figure, dpi: int) -> bytes:
     from PIL import Image
 
     raw = io.BytesIO()
-    figure.savefig(raw, format="png", dpi=dpi)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a rare character is a box; the others are what counts
+        figure.savefig(raw, format="png", dpi=dpi)
     image = Image.open(raw).convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette, ground = image.getpalette(), image.getpixel((0, 0))
+    palette[3 * ground : 3 * ground + 3] = [255, 255, 255]  # the commonest colour is near white; make it so
+    image.putpalette(palette)
     small = io.BytesIO()
     image.save(small, format="png", optimize=True)
     return small.getvalue()

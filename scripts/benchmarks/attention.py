@@ -24,7 +24,7 @@ from jinyong_gpt2.model import PRETRAINED, SIZES, new_model
 from jinyong_gpt2.tokenizer import build_tokenizer
 from jinyong_gpt2.views.bertviz_pages import libraries
 
-TEXT = "喬峯帶阿朱回到北方，喬峯對她說：「我們兩人永遠留在這裡！」"
+TEXT = "喬峰帶阿朱回到北方，喬峰對她說：「我們兩人永遠留在這裡！」"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 PATIENCE_MS = 180_000
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                 ours = view.save(Path(folder) / "ours.html")
                 row = {
                     "view": name,
-                    "characters": len(view.attention.labels),
+                    "characters": length,
+                    "tokens": len(view.attention.labels),
                     "layers": len(view.layers),
                     "made_s": round(time.perf_counter() - clock, 2),
                     "ours_MB": round(ours.stat().st_size / 1e6, 2),
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                     plain.write_text(_plain_page(view.attention, name), encoding="utf-8")
                     row["plain_MB"] = round(plain.stat().st_size / 1e6, 2)
                     row["plain_drawn_s"] = _seconds(browser, plain)
-                rows.append({"plain_MB": None, "plain_drawn_s": None} | row)
+                rows.append(row | {key: row.get(key) for key in ("plain_MB", "plain_drawn_s")})
         browser.close()
     return rows
 
