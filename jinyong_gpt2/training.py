@@ -27,6 +27,7 @@ import torch
 
 from jinyong_gpt2 import checkpoints
 from jinyong_gpt2.dataset import Batch, PreparedCorpus, TrainingOrder, Windows
+from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
 from jinyong_gpt2.model import flops_per_token, new_model, parameter_count, peak_flops
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
@@ -53,11 +54,12 @@ class TrainConfig:
     context_length: int | None = option(
         None, "tokens a training window, control token counted; all there is room for if not given"
     )
-    init_from: str | None = option(None, "start from this checkpoint instead of random weights")
+    init_from: str | None = option(None, "start from this checkpoint's weights: any GPT-2 folder")
     resume: bool = option(False, "go on from output_dir/last where there is one")
     seed: int = option(0, "of weights, data order and dropout")
 
     max_steps: int = option(2000, "optimizer steps in all")
+    stop_after: int | None = option(None, "save and leave after this step; the schedule stays that of max_steps")
     batch_size: int = option(16, "windows per optimizer step over all processes")
     micro_batch_size: int | None = option(None, "windows per forward pass of a process; halved where memory runs out")
     generic_share: float = option(0.25, "share of windows that carry the generic control token")
@@ -141,9 +143,14 @@ class _Run:
         torch.manual_seed(config.seed)
         if state is not None:
             self.model = checkpoints.load_model(checkpoints.last_folder(self.folder))
+        elif config.init_from is not None:
+            self.model = model_from(config.init_from, self.data.tokenizer, config.dropout)
         else:
             self.model = new_model(config.size, self.data.tokenizer, config.context_length, config.dropout)
         self.length = config.context_length or self.model.config.n_positions
+        room = self.model.config.n_positions
+        if self.length > room:
+            raise ValueError(f"context_length {self.length} is more than the {room} tokens the checkpoint has room for")
         self.windows = Windows(self.data, "train", self.length)
         self.order = TrainingOrder(self.windows, config.batch_size, config.seed, config.generic_share)
         self.heldout = Windows(self.data, "heldout", self.length) if self.data.heldout.size else None
@@ -197,13 +204,14 @@ class _Run:
         config = self.config
         upcoming = pool.submit(self._load, self.step)
         clock, clock_step = time.perf_counter(), self.step
-        while self.step < config.max_steps and not self._agree(stopped.is_set()):
+        end = min(config.max_steps, config.stop_after or config.max_steps)
+        while self.step < end and not self._agree(stopped.is_set()):
             batch, upcoming = upcoming.result(), pool.submit(self._load, self.step + 1)
             factor = learning_rate_factor(self.step, config)
             loss = self._optimizer_step(batch, factor)
             self.step += 1
             self._pending.append({"step": self.step, "loss": loss, "learning_rate": factor})
-            measure = self._due(config.eval_every) or (config.eval_every and self.step == config.max_steps)
+            measure = self._due(config.eval_every) or (config.eval_every and self.step == end)
             if self._due(LOG_EVERY) or measure or self._due(config.save_every):
                 rows = self._fetch(steps_per_second=(self.step - clock_step) / (time.perf_counter() - clock))
                 if measure and self.heldout is not None:

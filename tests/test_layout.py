@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jinyong_gpt2"
 ROOMS = [
     "novels", "script", "text_files", "overlap", "cleaning", "paragraphs", "chapters", "reading", "holdout", "corpus",
     "tokenizer", "dataset",
-    "model", "loss",
+    "model", "loss", "finetuning",
     "sampling", "passage", "decoding", "writer",
     "ngrams", "baselines",
     "optimizers", "checkpoints", "training",
