@@ -159,7 +159,7 @@ class Writer:
         if self._model is None:
             from transformers import GPT2LMHeadModel
 
-            self._model = GPT2LMHeadModel.from_pretrained(self._folder).to(self.decoder.device).eval()
+            self._model = GPT2LMHeadModel.from_pretrained(self._folder).float().to(self.decoder.device).eval()
         return self._model
 
     @property

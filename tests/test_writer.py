@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -406,6 +407,15 @@ def test_a_checkpoint_writes_as_the_model_it_was_saved_from(folder, writer):
     assert_same(*(one.generate(PROMPT, seed=7, max_new_tokens=60)[0] for one in (opened, writer)))
     assert type(opened.model).__name__ == "GPT2LMHeadModel"
     assert encode(opened.tokenizer, PROMPT) == opened.vocabulary.encode(PROMPT)
+
+
+def test_a_checkpoint_of_half_precision_in_shards_is_one_model_for_both(model, tokenizer, tmp_path):
+    copy.deepcopy(model).half().save_pretrained(tmp_path, max_shard_size="100KB")
+    save_tokenizer(tokenizer, tmp_path)
+    opened = Writer.from_pretrained(tmp_path, device="cpu", dtype="float32")
+    assert opened.model.dtype == torch.float32
+    greedy = opened.generate(PROMPT, temperature=0, max_new_tokens=30)[0]
+    assert greedy.token_ids == model_greedy(opened, PROMPT, 30)
 
 
 def test_a_missing_checkpoint_says_what_to_do(tmp_path):
