@@ -122,6 +122,10 @@ class Passage:
 class Passages(list[Passage]):
     """A list of passages that stand side by side on a page."""
 
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return Passages(found) if isinstance(place, slice) else found
+
     def __repr__(self) -> str:
         return "\n\n".join(map(repr, self))
 

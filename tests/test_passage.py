@@ -136,6 +136,7 @@ def test_a_page_of_its_own_needs_nothing_from_elsewhere(tmp_path):
 def test_passages_stand_side_by_side(tmp_path):
     several = Passages([Passage("雪", "夜", seed=1, candidate=i) for i in range(3)])
     html = several.to_html()
+    assert several[1:].to_html().count("<article>") == 2 and several[1] is several[1:][0]
     assert html.count("<article>") == 3 and html.count("<style>") == 1
     assert all(f"candidate {i}" in html and f"candidate {i}" in repr(several) for i in range(3))
     assert "candidate 2" in several.save(tmp_path / "p.html").read_text(encoding="utf-8")
