@@ -156,18 +156,18 @@ def continuations(
     temperature: float = 0.9,
     nucleus: float = 0.95,
     seed: int = 0,
+    context_length: int | None = None,
 ) -> list[str]:
     """Continue each context (control id, token ids), GPT-2 and LSTM by the same plain loop: candidate i of `seed`.
 
-    Contexts of one length are written side by side. A context too long to be continued within the model's `n_positions`
-    loses its beginning. Control tokens are never written.
+    Contexts of one length are written side by side. A context too long to be continued within `context_length` tokens
+    (the model's `n_positions` if not given) loses its beginning. Control tokens are never written.
     """
     special = torch.tensor(tokenizer.all_special_ids, device=model.device)
-    room = model.config.n_positions - max_new_tokens - 1
+    longest = context_length or model.config.n_positions
+    room = longest - max_new_tokens - 1
     if room < 1:
-        raise ValueError(
-            f"{max_new_tokens} new tokens leave no room for a context: at most {model.config.n_positions - 2}"
-        )
+        raise ValueError(f"{max_new_tokens} new tokens leave no room for a context: at most {longest - 2}")
     prompts = [[control, *ids[-room:]] for control, ids in contexts]
     written: list[list[int]] = [[] for _ in prompts]
     model.eval()

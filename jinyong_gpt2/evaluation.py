@@ -16,7 +16,7 @@ text and can be compared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,20 @@ class Score:
         plain = {name: None if math.isnan(value) else round(value, 4) for name, value in values.items()}
         novels = {novel: round(value, 4) for novel, value in self.by_novel().items()}
         counted = {"chapters": len(self.novels), "characters": int(self.characters.sum())}
-        return {"model": self.name, **plain, **counted, **self.facts, "by_novel": novels}
+        chapters = {
+            "novels": list(self.novels),
+            "bits": [round(float(bits), 2) for bits in self.bits],
+            "characters": self.characters.tolist(),
+        }
+        facts = {"facts": self.facts, "by_novel": novels, "by_chapter": chapters}
+        return {"model": self.name, **plain, **counted, **facts}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Score:
+        """The score that `to_dict` gave `values` of, its bits rounded to hundredths."""
+        chapters = values["by_chapter"]
+        bits, characters = np.array(chapters["bits"], float), np.array(chapters["characters"])
+        return cls(values["model"], tuple(chapters["novels"]), bits, characters, values["facts"])
 
 
 def held_out(
@@ -292,20 +305,6 @@ def score_ppmd(prepared: PreparedCorpus, pieces: Sequence[Piece], order: int = 8
     sizes = [len(encoder.encode(piece.ids.astype(">u2").tobytes())) for piece in pieces]
     sizes[-1] += len(encoder.flush(False))
     return _score("PPMd", pieces, [8 * size for size in sizes], {"order": order})
-
-
-def ladder(
-    prepared: PreparedCorpus,
-    pieces: Sequence[Piece],
-    orders: Sequence[int] = (1, 3, 5),
-    ppmd: bool = True,
-    progress: bool = False,
-) -> Iterator[Score]:
-    """The counting models of the prepared training chapters, one score after another: unigram, Kneser–Ney, PPMd."""
-    for order in orders:
-        yield score_ngrams(prepared, pieces, order, progress)
-    if ppmd:
-        yield score_ppmd(prepared, pieces)
 
 
 def score_table(scores: Sequence[Score]) -> str:

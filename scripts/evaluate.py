@@ -2,8 +2,13 @@
 
     python scripts/evaluate.py data/pretrained data/prepared
     python scripts/evaluate.py checkpoints/mini/best data/novels --max-chars 50000
+    python scripts/evaluate.py checkpoints/mini/best data/prepared --train-lstm 2000   # an LSTM as large beside it
+    python scripts/evaluate.py checkpoints/ours/best data/prepared --model "the article's recipe=checkpoints/adamw/best"
 
-CORPUS is what scripts/prepare_corpus.py wrote, or a folder of .txt novels. Prints tables and writes them to --out.
+CORPUS is what scripts/prepare_corpus.py wrote, or a folder of .txt novels. Prints tables and what was left out; writes
+evaluation.json, two charts and the passages side by side to --out. The article's recipe for the last line is
+scripts/train.py with --optimizer adamw --schedule linear --learning_rate 1.5e-4. See scripts/memorize.py for how
+memorising comes about over a training.
 """
 
 from __future__ import annotations
@@ -12,91 +17,226 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+COUNTING = ("unigram", "Kneser–Ney 3-gram", "Kneser–Ney 5-gram", "PPMd")
 
 
 def main() -> None:
     args = parse()
-    from jinyong_gpt2.dataset import PreparedCorpus, prepare
-    from jinyong_gpt2.evaluation import held_out, ladder, score_model, score_table
+    import torch
+    from transformers import AutoTokenizer
+
+    from jinyong_gpt2.baselines import open_model
+    from jinyong_gpt2.charts import chart_novels, chart_scores
+    from jinyong_gpt2.evaluation import Score, held_out, score_model, score_table
     from jinyong_gpt2.model import resolve_device
 
-    out = Path(args.out)
+    out, device, skipped = Path(args.out), resolve_device(args.device), []
     out.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = open_checkpoint(args.checkpoint, resolve_device(args.device))
-    if (Path(args.corpus) / "manifest.json").is_file():
-        prepared = PreparedCorpus.open(args.corpus)
-    else:
-        from jinyong_gpt2.corpus import load_corpus
-
-        prepared = prepare(load_corpus(args.corpus), out / "prepared", tokenizer=tokenizer)
-
+    folders = dict(model.split("=", 1) for model in args.model) | {args.name: args.checkpoint}
+    models = {
+        name: (open_model(folder, device), AutoTokenizer.from_pretrained(folder)) for name, folder in folders.items()
+    }
+    gpt2, tokenizer = models[args.name]
+    prepared = open_corpus(args.corpus, out, tokenizer)
     pieces = held_out(prepared, max_chars=args.max_chars)
     characters = sum(piece.characters for piece in pieces)
     print(f"{len(pieces)} held-out chapters, {characters:,} characters, of {prepared.folder}", flush=True)
-    scores, seconds = [], []
+    if args.max_chars and len(pieces) < len(held_out(prepared)):
+        skipped.append(f"{len(held_out(prepared)) - len(pieces)} held-out chapters, for --max-chars {args.max_chars}")
 
-    def add(compute: Any) -> None:
-        clock = time.perf_counter()
-        scores.append(compute())
-        seconds.append(round(time.perf_counter() - clock, 1))
-        print(f"{scores[-1].name}: {scores[-1].bits_per_char:.4f} bits per character, {seconds[-1]} s", flush=True)
+    if args.train_lstm:
+        models = {"LSTM": (train(prepared, gpt2, args, out).to(device), prepared.tokenizer)} | models
+    elif not any(name.startswith("LSTM") for name in models):
+        skipped.append("LSTM: train one with --train-lstm STEPS, or give one with --model LSTM=FOLDER")
 
-    baselines = ladder(prepared, pieces, ppmd=not args.no_ppmd, progress=True)
-    for _ in range(3 + (not args.no_ppmd)):
-        add(lambda: next(baselines))
-    add(
-        lambda: score_model(
-            "GPT-2",
-            model,
-            tokenizer,
-            pieces,
-            prepared,
-            args.context_length,
-            args.stride,
-            args.batch_size,
-            progress=True,
-        )
-    )
-    print("\n" + score_table(scores))
-    report = {
+    scores: list[Score] = []
+    known = reusable(args.reuse, prepared.hash, pieces)
+    for name in COUNTING:
+        if name == "PPMd" and args.no_ppmd:
+            skipped.append("PPMd, for --no-ppmd")
+            continue
+        scores.append(known.get(name) or timed(lambda n=name: counting_score(n, prepared, pieces)))
+    for name, (model, own) in models.items():
+        length = args.context_length or trained_context(folders.get(name), model)
+        options = (length, args.stride, args.batch_size, True)
+        scores.append(timed(lambda n=name, m=model, t=own, o=options: score_model(n, m, t, pieces, prepared, *o)))
+    print("\n" + score_table(scores) + "\n")
+    report: dict[str, Any] = {
         "checkpoint": str(args.checkpoint),
         "corpus": str(args.corpus),
         "corpus_hash": prepared.hash,
-        "scores": [score.to_dict() | {"seconds": s} for score, s in zip(scores, seconds, strict=True)],
+        "threads": torch.get_num_threads(),
+        "scores": [score.to_dict() for score in scores],
     }
-    write_json(out / "evaluation.json", report)
-    print(f"\nwritten: {out / 'evaluation.json'}")
+    written = [chart_scores(scores).save(out / "bits_per_char.svg")]
+    written += [chart_novels(scores).save(out / "bits_per_char_by_novel.svg")]
+
+    if args.examples:
+        compared = compare_passages(models, prepared, args, out, skipped)
+        report["passages"] = compared.to_dict()
+        written.append(compared.save(out / "side_by_side.html"))
+    else:
+        skipped.append("passages side by side, for --examples 0")
+    if args.extract:
+        report["extractable"] = extract(gpt2, tokenizer, prepared, args.extract, skipped)
+    else:
+        skipped.append("exact continuations, for --extract 0")
+
+    report["skipped"] = skipped
+    written.append(write_json(out / "evaluation.json", report))
+    print("".join(f"skipped: {line}\n" for line in skipped) + "written: " + ", ".join(map(str, written)))
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="a Hugging Face folder: model and tokenizer")
     parser.add_argument("corpus", help="a prepared folder, or a folder of .txt novels")
+    parser.add_argument("--name", default="GPT-2", help="what to call the checkpoint in the tables")
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME=FOLDER", help="another checkpoint beside it"
+    )
+    parser.add_argument("--train-lstm", type=int, metavar="STEPS", help="train an LSTM with as many parameters first")
     parser.add_argument("--max-chars", type=int, help="measure on whole chapters of about so many characters in all")
-    parser.add_argument("--context-length", type=int, help="tokens the model may see; its longest if not given")
+    parser.add_argument(
+        "--context-length", type=int, help="tokens a model may see; what it was trained on if not given"
+    )
     parser.add_argument("--stride", type=int, help="tokens between two windows; half the context if not given")
-    parser.add_argument("--batch-size", type=int, default=16, help="windows at once")
+    parser.add_argument("--batch-size", type=int, default=16, help="windows at once (and in a step of --train-lstm)")
     parser.add_argument("--no-ppmd", action="store_true", help="leave PPMd out")
+    parser.add_argument("--reuse", help="an evaluation.json of the same corpus: take the n-grams and PPMd from there")
+    parser.add_argument("--examples", type=int, default=8, help="contexts to continue and compare (0: none)")
+    parser.add_argument("--context-chars", type=int, default=100, help="characters of such a context")
+    parser.add_argument("--passage-chars", type=int, default=150, help="characters of each continuation")
+    parser.add_argument(
+        "--names", action="append", default=[], help="a JSON list of people {title: [names]}, or its folder"
+    )
+    parser.add_argument("--min-chars", type=int, default=15, help="shortest span that counts as copied")
+    parser.add_argument(
+        "--extract", type=int, default=200, help="prompts whose greedy continuation is tested (0: none)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--out", default="out/evaluation", help="folder for evaluation.json")
+    parser.add_argument("--out", default="out/evaluation", help="folder for what is written")
     return parser.parse_args()
 
 
-def open_checkpoint(folder: str, device: Any) -> tuple[Any, Any]:
-    """Model in float32 on the device, and its tokenizer."""
+def open_corpus(folder: str, out: Path, tokenizer: Any) -> Any:
+    from jinyong_gpt2.corpus import load_corpus
+    from jinyong_gpt2.dataset import PreparedCorpus, prepare
+
+    if (Path(folder) / "manifest.json").is_file():
+        return PreparedCorpus.open(folder)
+    return prepare(load_corpus(folder), out / "prepared", tokenizer=tokenizer)
+
+
+def trained_context(folder: str | None, model: Any) -> int:
+    """Tokens of the windows it was trained on: its later positions may be there and yet untrained."""
+    card = Path(folder or "") / "training.json"
+    if not (folder and card.is_file()):
+        return model.config.n_positions
+    length = json.loads(card.read_text(encoding="utf-8")).get("config", {}).get("context_length")
+    return min(length or model.config.n_positions, model.config.n_positions)
+
+
+def counting_score(name: str, prepared: Any, pieces: Any) -> Any:
+    from jinyong_gpt2.evaluation import score_ngrams, score_ppmd
+
+    if name == "PPMd":
+        return score_ppmd(prepared, pieces)
+    return score_ngrams(prepared, pieces, {"unigram": 1, "Kneser–Ney 3-gram": 3, "Kneser–Ney 5-gram": 5}[name], True)
+
+
+def timed(compute: Callable[[], Any]) -> Any:
+    clock = time.perf_counter()
+    score = compute()
+    score.facts["seconds"] = round(time.perf_counter() - clock, 1)
+    print(f"{score.name}: {score.bits_per_char:.4f} bits per character, {score.facts['seconds']} s", flush=True)
+    return score
+
+
+def reusable(path: str | None, corpus_hash: str, pieces: Any) -> dict[str, Any]:
+    """The counting models' scores of an earlier report, where it is about the same chapters."""
+    from jinyong_gpt2.evaluation import Score
+
+    if path is None:
+        return {}
+    report = json.loads(Path(path).read_text(encoding="utf-8"))
+    scores = [Score.from_dict(values) for values in report["scores"] if values["model"] in COUNTING]
+    same = [s for s in scores if s.characters.tolist() == [piece.characters for piece in pieces]]
+    if report["corpus_hash"] != corpus_hash or len(same) < len(scores):
+        raise SystemExit(f"{path} is about other chapters: leave --reuse out, or give the same corpus and --max-chars")
+    return {score.name: score for score in same}
+
+
+def train(prepared: Any, gpt2: Any, args: argparse.Namespace, out: Path) -> Any:
+    """An LSTM with as many parameters as the GPT-2, on `--train-lstm` steps of the same windows."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tqdm import tqdm
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(folder)
+    from jinyong_gpt2.baselines import new_lstm, train_lstm
+    from jinyong_gpt2.model import parameter_count, resolve_device
+
+    torch.manual_seed(args.seed)
+    length = args.context_length or trained_context(args.checkpoint, gpt2)
+    model = new_lstm(prepared.tokenizer, parameter_count(gpt2), length).to(resolve_device(args.device))
+    bar = tqdm(train_lstm(model, prepared, args.train_lstm, args.batch_size, seed=args.seed), total=args.train_lstm)
+    for metrics in bar:
+        bar.set_description(f"LSTM, loss {metrics['loss']:.2f}")
+    model.save_pretrained(out / "lstm")
+    prepared.tokenizer.save_pretrained(out / "lstm")
+    return model
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def compare_passages(models: Any, prepared: Any, args: argparse.Namespace, out: Path, skipped: list[str]) -> Any:
+    from jinyong_gpt2.comparison import compare, draw_examples_to_continue
+    from jinyong_gpt2.memorization import CopyIndex
+    from jinyong_gpt2.people import load_names
+
+    sizes = (args.examples, args.context_chars, args.passage_chars)
+    examples = draw_examples_to_continue(prepared, *sizes, seed=args.seed)
+    names = load_names(*args.names)
+    unnamed = sorted({example.novel for example in examples} - set(names))
+    if unnamed:
+        skipped.append(f"people of {'、'.join(unnamed[:6])}{'…' if len(unnamed) > 6 else ''}: no list (--names FILE)")
+    index = CopyIndex(prepared, out / "copies")
+    length = args.context_length or trained_context(args.checkpoint, models[args.name][0])
+    compared = compare(models, examples, names, index, args.min_chars, seed=args.seed, context_length=length)
+    print(f"{len(examples)} contexts of {args.context_chars} characters, {args.passage_chars} written each:\n")
+    print(compared.table())
+    pieces = [prepared.tokenizer.decode(piece) for piece in heldout_texts(prepared)]
+    print(f"\ncopied in all held-out chapters (≥{args.min_chars}): {index.copied_share(pieces, args.min_chars):.2%}\n")
+    return compared
+
+
+def heldout_texts(prepared: Any, most: int = 100_000) -> list[Any]:
+    from jinyong_gpt2.evaluation import held_out
+
+    return [piece.ids for piece in held_out(prepared, max_chars=most)]
+
+
+def extract(model: Any, tokenizer: Any, prepared: Any, count: int, skipped: list[str]) -> Any:
+    from jinyong_gpt2.extraction import extractable_shares
+
+    if tokenizer.get_vocab() != prepared.tokenizer.get_vocab():
+        skipped.append("exact continuations: the checkpoint has another vocabulary than the corpus")
+        return None
+    shares = extractable_shares(model, prepared, count=count)
+    for split, by_length in shares.items():
+        values = ", ".join(f"{share:.1%} for {n}" for n, share in by_length.items())
+        print(f"greedy continuations exact, {split} text: {values} characters")
+    print()
+    return shares
+
+
+def write_json(path: Path, values: dict[str, Any]) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+    return path
 
 
 if __name__ == "__main__":
