@@ -25,6 +25,7 @@ _HEAD = re.compile(
     rf"第\s*(?P<number>{_N}{{1,8}})\s*(?:(?P<chapter>[回迴](?!合))|(?P<unit>[{_UNITS}])(?!頭|头|來|来|去|程|子|課|课|下|身|擊|击|目|隊|队|門|门|落))|"
     rf"(?P<volume>卷之?|回|章)\s*(?P<number2>{_N}{{1,5}})(?=\s|$|[：:])"
 )
+_VOLUME = re.compile(rf"第\s*{_N}{{1,4}}\s*(?:部分?|[卷集冊册編编篇輯辑])(?:[\s：:][^，。！？；]{{1,14}})?$")
 _PREFIX = re.compile(
     rf"^(?:正文|第{_N}{{1,4}}[部卷集冊册]\S{{0,10}}|卷{_N}{{1,4}}\S{{0,10}}|《[^》]{{1,12}}》|\S{{2,8}})[\s\-·:：]+(?=第{_N}{{1,8}}[回章節节])"
 )
@@ -164,8 +165,8 @@ def _cut_body(text: str) -> tuple[str, str]:
     return "", text
 
 
-def find_headings(lines: Sequence[str], tally: Tally) -> list[Heading]:
-    """The headings of a text's chapters in order, one level of them: volumes above chapters are told to the tally."""
+def find_headings(lines: Sequence[str]) -> list[Heading]:
+    """The headings of a text's chapters in order, one level of them: the unit that most headings have."""
     found: list[Heading] = []
     for i, line in enumerate(lines):
         # A cheap look first: nearly all lines are none.
@@ -177,9 +178,6 @@ def find_headings(lines: Sequence[str], tally: Tally) -> list[Heading]:
     if not found:
         return _weak_headings(lines)
     main = Counter(head.unit for head in found).most_common(1)[0][0]
-    for head in found:
-        if head.unit != main and not head.rest:
-            tally.add("volume headings", lines[head.line])
     return [head for head in found if head.unit == main]
 
 
@@ -207,7 +205,8 @@ def _weak_headings(lines: Sequence[str]) -> list[Heading]:
 
 def split_chapters(lines: list[str], tally: Tally) -> tuple[list[Section], Layout]:
     """Sections of a text in order, front and back matter marked by `story=False`, and how its lines were set."""
-    headings = _without_contents(find_headings(lines, tally), lines, tally)
+    headings = find_headings(lines)
+    lines, headings = _without_contents(headings, _without_volumes(lines, headings, tally), tally)
     if headings:
         headings = _with_unnumbered(headings, lines)
     starts = {head.line for head in headings}
@@ -232,18 +231,30 @@ def split_chapters(lines: list[str], tally: Tally) -> tuple[list[Section], Layou
     return sections, layout
 
 
-def _without_contents(headings: list[Heading], lines: Sequence[str], tally: Tally) -> list[Heading]:
-    """Headings without those of a table of contents: no body of their own, and the same number comes again later."""
+def _without_volumes(lines: Sequence[str], headings: Sequence[Heading], tally: Tally) -> list[str]:
+    """The lines, blank where a volume above the chapters is headed: 第一部, 第二卷　風雪, 第一部分."""
+    chapters = {head.line for head in headings}
+    kept = list(lines)
+    for i, line in enumerate(lines):
+        if len(line) < 40 and i not in chapters and headings and _VOLUME.match(line.strip().strip(_MARKS)):
+            tally.add("volume headings", line)
+            kept[i] = ""
+    return kept
+
+
+def _without_contents(headings: Sequence[Heading], lines: list[str], tally: Tally) -> tuple[list[str], list[Heading]]:
+    """Lines and headings without those of a table of contents: no body of their own, and the number comes again."""
     last = {(head.unit, head.number): head.line for head in headings}
     kept = []
-    for head, following in zip(headings, [*headings[1:], None], strict=False):
-        stop = following.line if following else len(lines)
+    for n, head in enumerate(headings):
+        stop = headings[n + 1].line if n + 1 < len(headings) else len(lines)
         body = sum(len(line.strip()) for line in lines[head.line + 1 : stop]) + len(head.rest)
         if body < 40 and last[head.unit, head.number] != head.line:
             tally.add("table of contents", lines[head.line])
+            lines[head.line] = ""
         else:
             kept.append(head)
-    return kept
+    return lines, kept
 
 
 def _with_unnumbered(headings: list[Heading], lines: Sequence[str]) -> list[Heading]:

@@ -40,7 +40,11 @@ _CONTROL = re.compile(
     "[\x00-\x08\x0e-\x1b\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]"
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{2,7}|#[xX][0-9A-Fa-f]{2,6}|[A-Za-z]{2,8});")
-_BREAKING_TAG = re.compile(r"<\s*(?:br|/?p|/?div|/?h[1-6]|/?tr|/?li|hr)\b[^<>]{0,200}>", re.IGNORECASE)
+_BREAKING_TAG = re.compile(
+    r"<\s*/?\s*(?:(?:font|span|a|b|i|u|img|table|t[dr]|center|strong|em|title|meta|link|html|head|body)\b[^<>]{0,300}|"
+    r"[A-Za-z!][^<>\u3400-\u9fff]{0,200})>",
+    re.IGNORECASE,
+)
 _SCRIPT_TAG = re.compile(r"<\s*(script|style)\b.*?<\s*/\s*\1\s*>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<\s*/?\s*[A-Za-z!][^<>\u3400-\u9fff]{0,200}>")
 _COMPATIBLE = re.compile("[\u2f00-\u2fd5\uf900-\ufad9\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]")

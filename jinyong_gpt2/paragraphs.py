@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _TERMINAL = tuple('。！？…”」』"：；!?—～）)')
+_STOPS = (*_TERMINAL, "，", "、", ",", "﹐", "》", "·")
+NARROWEST = 34  # columns; wrapped lines are wider, those of verse and lists are not
 _INSIDE = re.compile(r"(?<=[。！？…」』”])(?:\u3000{2,}| {4,}|\u3000 +)(?=\S)")
 
 
@@ -47,13 +49,13 @@ def detect_layout(lines: Sequence[str]) -> Layout:
     long = [body for body in bodies if len(body) >= 8]
     if len(long) < 8:
         return Layout(False)
-    broken = [not body.endswith(_TERMINAL) for body in long]
+    broken = [not body.endswith(_STOPS) for body in long]
     widths = [columns(body) for body in long]
     width = _full_width(widths)
     near = sum(width - 8 <= w <= width + 6 for w in widths) / len(widths)
     near_broken = sum(b and width - 8 <= w <= width + 6 for w, b in zip(widths, broken, strict=True))
-    # Verse, too, is short lines of one width, but it ends them with stops and commas.
-    if width > 160 or near < 0.4 or sum(broken) < 0.35 * len(long) or near_broken < 0.8 * sum(broken):
+    # Verse, too, is lines of one width, but they are short and end with commas.
+    if not NARROWEST <= width <= 160 or near < 0.4 or sum(broken) < 0.35 * len(long) or near_broken < 0.8 * sum(broken):
         return Layout(False)
     indents = [len(line) - len(line.lstrip()) for line in filled]
     common = max(set(indents), key=indents.count)
