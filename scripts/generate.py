@@ -7,11 +7,13 @@
 
 A file of contexts has one on each line; in a .jsonl file a line is a JSON string, so that it may hold line breaks.
 Passage k continues context k mod (number of contexts). A run that was killed goes on when started again, and neither
-loses nor repeats a passage. Over four processes (one for each GPU, where there are), and over two machines, each with
-its own --out:
+loses nor repeats a passage. Over four GPUs, over four processes on a CPU, and over two machines, each with its own
+--out:
 
-    accelerate launch --num_processes 4 scripts/generate.py --contexts contexts.txt --n 1000 --out passages.jsonl
-    accelerate launch --num_processes 8 --num_machines 2 --machine_rank 0 --main_process_ip HOST … scripts/generate.py …
+    accelerate launch --multi_gpu --num_processes 4 scripts/generate.py --contexts contexts.txt --n 1000 …
+    torchrun --nproc_per_node 4 scripts/generate.py --device cpu --contexts contexts.txt --num_passages 1000 …
+    accelerate launch --multi_gpu --num_processes 8 --num_machines 2 --machine_rank 0 --main_process_ip HOST … \\
+        scripts/generate.py --contexts contexts.txt --n 1000 …
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, dict]
     parser.add_argument("--dtype", default="auto", help="auto, int8, float32, bfloat16, float16")
     parser.add_argument("--page", help="also write the passages as a page, shaded by surprise")
     parser.add_argument("--contexts", help="batch job: a file of contexts")
-    parser.add_argument("--n", type=int, default=1000, help="batch job: how many passages (default 1000)")
+    parser.add_argument(
+        "--n", "--num_passages", type=int, default=1000, help="batch job: how many passages (default 1000)"
+    )
     parser.add_argument("--out", default="passages.jsonl", help="batch job: where to (default passages.jsonl)")
     parser.add_argument("--batch_size", type=int, default=16, help="how many texts side by side (default 16)")
     for setting in fields(Settings):
