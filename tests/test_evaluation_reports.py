@@ -126,8 +126,8 @@ def test_script_measures_writes_and_says_what_it_skipped(prepared, models, tmp_p
     models["GPT-2"][0].save_pretrained(tmp_path / "model")
     prepared.tokenizer.save_pretrained(tmp_path / "model")
     options = [
-        "--out", tmp_path / "out", "--train-lstm", "2", "--examples", "2", "--context-chars", "20", "--passage-chars", "15",
-        "--extract", "0", "--device", "cpu",
+        "--out", tmp_path / "out", "--train-lstm", "2", "--examples", "2", "--context-chars", "20",
+        "--passage-chars", "15", "--extract", "0", "--device", "cpu",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, [tmp_path / "model", prepared.folder, *options])])
     runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="__main__")
