@@ -18,7 +18,7 @@ ROOMS = [
     "model", "loss", "finetuning",
     "sampling", "passage", "decoding", "writer",
     "ngrams", "baselines",
-    "optimizers", "checkpoints", "training",
+    "optimizers", "checkpoints", "training", "watching",
     "evaluation", "people", "variety", "memorization", "extraction",
     "views", "attention",
     "studio",

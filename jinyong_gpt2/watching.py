@@ -1,0 +1,57 @@
+"""Watch a run in a notebook: a bar, and the curve as it grows.
+
+for metrics in watch(train(config), config.max_steps):
+    pass
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+REDRAW = 2.0  # seconds between two drawings
+
+
+def watch(run: Iterable[dict[str, Any]], max_steps: int) -> Iterator[dict[str, Any]]:
+    """Pass on the metrics of `train`, with a progress bar and a live plot where there is a notebook to draw in.
+
+    Loss is drawn in bits a token, so that it compares with the held-out bits per character beside it.
+    """
+    from IPython.display import display
+    from tqdm.auto import tqdm
+
+    rows: list[dict[str, Any]] = []
+    handle, drawn = display(draw(rows, max_steps), display_id=True), time.monotonic()
+    with tqdm(total=max_steps, unit="step") as bar:
+        for metrics in run:
+            rows.append(metrics)
+            bar.update(metrics["step"] - bar.n)
+            if "characters_per_second" in metrics:
+                bar.set_postfix_str(
+                    f"loss {metrics['loss']:.2f}, {metrics['characters_per_second']:,.0f} characters/s, "
+                    f"{metrics['utilisation']:.0%} of the device"
+                )
+            if time.monotonic() - drawn > REDRAW and handle is not None:
+                handle.update(draw(rows, max_steps))
+                drawn = time.monotonic()
+            yield metrics
+    if handle is not None:
+        handle.update(draw(rows, max_steps))
+
+
+def draw(rows: list[dict[str, Any]], max_steps: int) -> Any:
+    """The curve of a run as a matplotlib figure that belongs to no window."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([r["step"] for r in rows], [r["loss"] / math.log(2) for r in rows], lw=0.8, alpha=0.6, label="training")
+    measured = [(r["step"], r["heldout_bits_per_char"]) for r in rows if "heldout_bits_per_char" in r]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), "o-", color="crimson", label="held-out chapters")
+    axes.set(xlabel="step", ylabel="bits per character", xlim=(0, max_steps))
+    if rows:
+        axes.legend(frameon=False)
+    return figure

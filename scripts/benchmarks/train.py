@@ -1,0 +1,150 @@
+"""Training speed: this loop, Hugging Face's Trainer, and a plain loop as the article's tool had it.
+
+Same model, same windows, same machine, one after the other in fresh processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LOOPS = ("this project", "HF Trainer", "plain loop")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="data/prepared", help="a prepared corpus")
+    parser.add_argument("--size", default="mini", help="a name in jinyong_gpt2.model.SIZES")
+    parser.add_argument("--context_length", type=int, default=256)
+    parser.add_argument("--batch_size", type=int, default=16, help="windows a step")
+    parser.add_argument("--steps", type=int, default=20, help="measured steps after --warmup; both multiples of 10")
+    parser.add_argument("--warmup", type=int, default=10, help="steps before the clock starts")
+    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)  # one loop, in this process
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    if args.loop:
+        return [measure(args)]
+    rows = []
+    for loop in LOOPS:
+        options = [f"--{name}={value}" for name, value in vars(args).items() if name not in ("loop", "name")]
+        command = [sys.executable, __file__, *options, f"--loop={loop}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"{loop} failed: {done.stderr.strip().splitlines()[-1]}")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    slowest = rows[-1]["characters/s"]
+    return [row | {"× plain loop": row["characters/s"] / slowest} for row in rows]
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """One loop's row: characters per second, utilisation of the device's bf16 peak, peak memory."""
+    import torch
+
+    from jinyong_gpt2.model import flops_per_token, new_model, parameter_count, peak_flops, resolve_device
+
+    device = resolve_device()
+    with tempfile.TemporaryDirectory() as folder:
+        loop: Callable[..., float] = {LOOPS[0]: ours, LOOPS[1]: trainer, LOOPS[2]: plain}[args.loop]
+        seconds = loop(args, Path(folder))
+    speed = args.steps * args.batch_size * args.context_length / seconds
+    from jinyong_gpt2.dataset import PreparedCorpus
+
+    model = new_model(args.size, PreparedCorpus.open(args.data).tokenizer)
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "loop": args.loop,
+        "parameters": f"{parameter_count(model) / 1e6:.1f}M",
+        "characters/s": speed,
+        "utilisation": f"{speed * flops_per_token(model, args.context_length) / peak_flops(device):.1%}",
+        "peak memory MB": memory / 1e6,
+    }
+
+
+def ours(args: argparse.Namespace, folder: Path) -> float:
+    from jinyong_gpt2.training import TrainConfig, train
+
+    total = args.warmup + args.steps
+    config = TrainConfig(
+        data=args.data, output_dir=str(folder), size=args.size, context_length=args.context_length, max_steps=total,
+        batch_size=args.batch_size, eval_every=0, save_every=0,
+    )  # fmt: skip
+    start = 0.0
+    for metrics in train(config):  # told in tens: --warmup and --steps are multiples of it
+        if metrics["step"] == args.warmup:
+            start = time.perf_counter()
+        if metrics["step"] == total:
+            break
+    return time.perf_counter() - start
+
+
+def trainer(args: argparse.Namespace, folder: Path) -> float:
+    """transformers.Trainer as its documentation shows it: bf16, fused AdamW, its own data loader."""
+    import torch
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from jinyong_gpt2.dataset import PreparedCorpus
+    from jinyong_gpt2.model import new_model
+
+    data = PreparedCorpus.open(args.data)
+    ids = torch.from_numpy(
+        data.train[: args.context_length * args.batch_size * (args.warmup + args.steps)].astype("int64")
+    )
+    windows = [{"input_ids": row, "labels": row} for row in ids.view(-1, args.context_length)]
+
+    class Clock(TrainerCallback):
+        start = 0.0
+
+        def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.global_step == args.warmup:
+                Clock.start = time.perf_counter()
+
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=args.batch_size, max_steps=args.warmup + args.steps,
+        bf16=True, save_strategy="no", report_to=[], logging_steps=1000, disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )  # fmt: skip
+    Trainer(new_model(args.size, data.tokenizer), arguments, train_dataset=windows, callbacks=[Clock()]).train()
+    return time.perf_counter() - Clock.start
+
+
+def plain(args: argparse.Namespace, folder: Path) -> float:
+    """As the article's tool: Python lists, a tensor made of them each step, fp32, AdamW, the loss read every step."""
+    import torch
+
+    from jinyong_gpt2.dataset import PreparedCorpus
+    from jinyong_gpt2.model import new_model, resolve_device
+
+    device, data = resolve_device(), PreparedCorpus.open(args.data)
+    model = new_model(args.size, data.tokenizer).to(device)
+    model.set_attn_implementation("eager")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-4)
+    length, total = args.context_length, args.warmup + args.steps
+    tokens = data.train[: length * args.batch_size * total].tolist()
+    windows = [tokens[i : i + length] for i in range(0, len(tokens), length)]
+    start = 0.0
+    for step in range(total):
+        if step == args.warmup:
+            start = time.perf_counter()
+        batch = torch.tensor(windows[step * args.batch_size : (step + 1) * args.batch_size]).long().to(device)
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    print(json.dumps(run(parser.parse_args())[0]))
