@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jinyong_gpt2.tokenizer import TableEncoder, build_tokenizer, control_id, save_tokenizer
+from jinyong_gpt2.tokenizer import TableEncoder, build_tokenizer, control_id, novel_titles, save_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -90,10 +90,15 @@ class PreparedCorpus:
         return self.train if split == "train" else self.heldout
 
     def segments(self, split: Split, by_chapter: bool = False) -> list[Segment]:
-        """The segments of a split in the order of its file; with `by_chapter` one for each chapter."""
+        """The segments of a split in the order of its file; with `by_chapter` one for each chapter.
+
+        A novel that the tokenizer has no control token for (it is another corpus's) goes under the generic one.
+        """
         segments: list[Segment] = []
+        known = set(novel_titles(self.tokenizer))
         for novel in self.manifest["novels"]:
-            control, previous = control_id(self.tokenizer, novel["title"]), None
+            control = control_id(self.tokenizer, novel["title"] if novel["title"] in known else None)
+            previous = None
             for place, chapter in enumerate(novel["chapters"]):
                 if chapter["split"] != split:
                     continue

@@ -126,3 +126,9 @@ def test_a_split_without_text_is_refused(tmp_path):
 def test_a_message_names_novel_and_chapter(prepared):
     second = prepared.segments("train", by_chapter=True)[1]
     assert "《甲書》第1回" in prepared.place("train", second.start)
+
+
+def test_another_corpus_s_tokenizer_does_for_measuring(prepared, tmp_path):
+    corpus = PlainCorpus([PlainNovel("丁書", [PlainChapter("一", "天地" * 20)])])
+    other = prepare(corpus, tmp_path, tokenizer=prepared.tokenizer)
+    assert [segment.control_id for segment in other.segments("train")] == [control_id(prepared.tokenizer)]
