@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import torch
 from torch.nn import functional as F
 
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
+ONE_THREAD = 512  # up to this many numbers in the residual streams side by side, more threads do not pay
 WIDE = 32  # from this many rows on, 8-bit weights are unpacked for one matrix product
 
 
@@ -194,6 +196,24 @@ class Streams:
         size = decoder.width // decoder.heads
         shape = (len(decoder.layers), 2, self.batch, decoder.heads, size, decoder.context_length)
         self.cache = torch.zeros(shape, dtype=decoder.residual, device=decoder.device)
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """One CPU thread while a small model is at work, and the caller's number again afterwards.
+
+        Where an operator takes microseconds, two threads wait for one another as long as they work, and far longer on a
+        machine with other work to do.
+        """
+        before = torch.get_num_threads()
+        small = self.decoder.device.type == "cpu" and self.batch * self.decoder.width <= ONE_THREAD
+        if not small or before == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def store(self, row: int, layer: int, kv: torch.Tensor) -> None:
         """Keys and values (2, H, T, D/H) of a text's first T tokens."""

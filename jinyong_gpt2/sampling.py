@@ -27,6 +27,7 @@ import torch
 SENTENCE_ENDS = "。！？"
 CLOSING = {"」": "「", "』": "『", "”": "“", "’": "‘", "）": "（", "》": "《"}
 NUCLEUS = 256  # top_p looks at so many tokens first and sorts the whole vocabulary only where they do not suffice
+REDRAWS = 8  # outside the nucleus; after so many the filter itself is used
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -222,7 +223,47 @@ def draw(logits: torch.Tensor, generators: Sequence[torch.Generator]) -> list[in
     Each row costs one uniform number, looked up in its cumulative distribution: near-equal logits (of another batch
     size, say) draw the same token.
     """
-    cumulative = logits.softmax(-1, dtype=torch.float64).cumsum(-1)  # (B, V)
+    return _look_up(logits.softmax(-1).cumsum(-1, dtype=torch.float64), generators)
+
+
+def draw_nucleus(logits: torch.Tensor, p: float, generators: Sequence[torch.Generator]) -> list[int]:
+    """`draw(top_p(logits, p), generators)` without sorting: draw from all, and again where it fell outside.
+
+    A token is inside where the more probable ones hold less than `p`, so one look at the row tells; what is accepted
+    has just the distribution of `top_p`.
+    """
+    if p >= 1:
+        return draw(logits, generators)
+    probabilities = logits.softmax(-1)  # (B, V)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    tokens = _look_up(cumulative, generators)
+    rows = list(range(len(tokens)))  # still to be judged
+    for _ in range(REDRAWS):
+        ours = probabilities[rows] if len(rows) < len(tokens) else probabilities
+        chosen = ours.gather(-1, torch.tensor([tokens[row] for row in rows])[:, None])  # (R, 1)
+        before = torch.where(ours > chosen, ours, 0.0).sum(-1).tolist()
+        rows = [row for row, held in zip(rows, before, strict=True) if held >= p]
+        if not rows:
+            return tokens
+        for row, token in zip(rows, _look_up(cumulative[rows], [generators[row] for row in rows]), strict=True):
+            tokens[row] = token
+    for row, token in zip(rows, draw(top_p(logits[rows], p), [generators[row] for row in rows]), strict=True):
+        tokens[row] = token
+    return tokens
+
+
+def sample(logits: torch.Tensor, settings: Settings, generators: Sequence[torch.Generator]) -> list[int]:
+    """One token id for each row of logits (B, V), as `settings` wants it drawn."""
+    if settings.temperature == 0:
+        return logits.argmax(-1).tolist()
+    if settings.typical_p < 1 or settings.min_p > 0:
+        return draw(filter_logits(logits, settings), generators)
+    logits = top_k(apply_temperature(logits, settings.temperature), settings.top_k)
+    return draw_nucleus(logits, settings.top_p, generators)
+
+
+def _look_up(cumulative: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+    """The tokens in whose share of `cumulative` (B, V) the generators' next numbers fall."""
     uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])  # (B, 1)
     return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1).tolist()
 

@@ -32,10 +32,9 @@ from jinyong_gpt2.sampling import (
     Settings,
     apply_repetition_penalty,
     candidate_generator,
-    draw,
-    filter_logits,
     repeated_endings,
     require_integer,
+    sample,
     stopped,
 )
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN, SURROGATES, control_token
@@ -396,10 +395,12 @@ class Writer:
             return
         streams = self.decoder.streams(len(drafts))
         try:
-            logits = streams.prefill([draft.window for draft in drafts])  # (B, V)
+            with streams.threads():
+                logits = streams.prefill([draft.window for draft in drafts])  # (B, V)
             active = list(enumerate(drafts))
             while True:
-                ids, logprobs, alternatives = self._choose([draft for _, draft in active], logits, settings, details)
+                with streams.threads():
+                    ids, logprobs, alternatives = self._choose([d for _, d in active], logits, settings, details)
                 going = []
                 for row, (i, draft) in enumerate(active):
                     character = self._take(draft, ids[row], logprobs[row], alternatives[row])
@@ -412,8 +413,9 @@ class Writer:
                 if len(going) < len(active):
                     streams.keep(going)
                     active, ids = [active[row] for row in going], [ids[row] for row in going]
-                self._make_room(streams, [draft for _, draft in active], ids)
-                logits = streams.step(ids)
+                with streams.threads():
+                    self._make_room(streams, [draft for _, draft in active], ids)
+                    logits = streams.step(ids)
         finally:
             self.decoder.release(streams)
 
@@ -439,10 +441,7 @@ class Writer:
     ) -> tuple[list[int], list[float], list[list[tuple[str, float]]]]:
         """The next token of each draft, its log-probability, and the most probable ones with their probabilities."""
         allowed = self._allow(drafts, logits, settings)
-        if settings.temperature == 0:
-            ids = allowed.argmax(-1).tolist()
-        else:
-            ids = draw(filter_logits(allowed, settings), [draft.generator for draft in drafts])
+        ids = sample(allowed, settings, [draft.generator for draft in drafts])
         if not details:
             return ids, [math.nan] * len(ids), [[]] * len(ids)
         return ids, *self._look(logits, ids)

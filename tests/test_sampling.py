@@ -16,6 +16,7 @@ from jinyong_gpt2.sampling import (
     apply_temperature,
     candidate_generator,
     draw,
+    draw_nucleus,
     filter_logits,
     min_p,
     repeated_endings,
@@ -159,6 +160,29 @@ def test_draws_follow_the_distribution():
     assert counts[2] == 0
     chi_square = ((counts - expected)[inside] ** 2 / expected[inside]).sum()
     assert chi_square < 16.3  # 3 degrees of freedom, p = 0.001
+
+
+@given(ROWS, SHARE)
+def test_a_nucleus_draw_never_leaves_the_nucleus(rows, p):
+    logits = torch.tensor(rows)
+    inside = kept(top_p(logits, p + 1e-5))
+    for seed in range(5):
+        tokens = draw_nucleus(logits, p, [candidate_generator(seed, i) for i in range(len(rows))])
+        assert all(bool(inside[row, token]) for row, token in enumerate(tokens))
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.8])
+def test_nucleus_draws_follow_the_filtered_distribution(p):
+    torch.manual_seed(3)
+    logits = torch.randn(1, 12)
+    expected = top_p(logits, p)[0].softmax(-1) * 20_000
+    generators = [candidate_generator(5, i) for i in range(100)]
+    drawn = [t for _ in range(200) for t in draw_nucleus(logits.expand(100, -1), p, generators)]
+    counts = torch.tensor(drawn).bincount(minlength=12)
+    inside = expected > 0
+    assert int(counts[~inside].sum()) == 0
+    chi_square = ((counts - expected)[inside] ** 2 / expected[inside]).sum()
+    assert chi_square < 31.3  # at most 11 degrees of freedom, p = 0.001
 
 
 def test_a_candidate_draws_the_same_alone_and_in_company():

@@ -161,6 +161,17 @@ def test_two_streams_at_once_do_not_mix(writer):
         assert whole.startswith(text) and len(text) > 20
 
 
+def test_the_callers_number_of_threads_is_left_as_it_was(writer):
+    torch.set_num_threads(2)
+    try:
+        for _, character in zip(range(5), writer.stream(PROMPT, seed=1), strict=False):
+            assert torch.get_num_threads() == 2 and character
+        writer.generate(PROMPT, seed=1, max_new_tokens=5)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 # ---------------------------------------------------------------- branches
 
 
