@@ -144,23 +144,22 @@ def load_corpus(
 
 
 def find_files(folder: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The .txt files (.TXT, .Txt) in a folder and below it, by name. Raises FileNotFoundError where there is none."""
-    if isinstance(folder, (str, os.PathLike)):
-        path = Path(folder)
-        if path.is_file():
-            return [path]
-        if not path.is_dir():
-            raise FileNotFoundError(f"no folder {path}: put your novels there as .txt files")
-        found = [
-            p for p in path.rglob("*") if p.suffix.lower() == ".txt" and p.is_file() and not p.name.startswith(".")
-        ]
-    else:
-        found = [Path(p) for p in folder]
-        for p in found:
-            if not p.is_file():
-                raise FileNotFoundError(f"no file {p}")
+    """The .txt files (.TXT, .Txt) in a folder and below it, or in several, and files given by name; sorted.
+
+    Raises FileNotFoundError where a folder or file is missing, or none of them holds a .txt file.
+    """
+    given = [folder] if isinstance(folder, (str, os.PathLike)) else list(folder)
+    found: set[Path] = set()
+    for path in map(Path, given):
+        if path.is_dir():
+            found |= {p for p in path.rglob("*") if p.suffix.lower() == ".txt" and p.is_file() and p.name[0] != "."}
+        elif path.is_file():
+            found.add(path)
+        else:
+            raise FileNotFoundError(f"no file or folder {path}: put your novels there as .txt files")
     if not found:
-        raise FileNotFoundError(f"no .txt files in {folder}: put novels there, or use data/sample")
+        where = ", ".join(map(str, given))
+        raise FileNotFoundError(f"no .txt files in {where}: put novels there, or use data/sample")
     return sorted(found, key=lambda p: p.as_posix())
 
 
