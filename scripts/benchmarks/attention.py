@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                     plain.write_text(_plain_page(view.attention, name), encoding="utf-8")
                     row["plain_MB"] = round(plain.stat().st_size / 1e6, 2)
                     row["plain_drawn_s"] = _seconds(browser, plain)
-                rows.append(row | {key: row.get(key) for key in ("plain_MB", "plain_drawn_s")})
+                rows.append(row)
         browser.close()
     return rows
 
