@@ -3,6 +3,8 @@
 from jinyong_gpt2.attention import heads_of_interest, show
 from jinyong_gpt2.corpus import SAMPLE, Corpus, load_corpus
 from jinyong_gpt2.dataset import PreparedCorpus, prepare
+from jinyong_gpt2.evaluation import bits_per_char
+from jinyong_gpt2.memorization import CopyIndex
 from jinyong_gpt2.model import PRETRAINED, SIZES, new_model
 from jinyong_gpt2.passage import Passage
 from jinyong_gpt2.tokenizer import build_tokenizer
@@ -13,11 +15,13 @@ __all__ = [
     "PRETRAINED",
     "SAMPLE",
     "SIZES",
+    "CopyIndex",
     "Corpus",
     "Passage",
     "PreparedCorpus",
     "TrainConfig",
     "Writer",
+    "bits_per_char",
     "build_tokenizer",
     "heads_of_interest",
     "load_corpus",

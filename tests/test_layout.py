@@ -19,9 +19,8 @@ ROOMS = [
     "sampling", "passage", "decoding", "writer",
     "ngrams", "baselines",
     "optimizers", "checkpoints", "training", "watching",
-    "evaluation", "people", "variety", "memorization", "extraction",
+    "evaluation", "people", "variety", "memorization", "extraction", "comparison", "charts",
     "views", "attention",
-    "studio",
     "__init__",
 ]  # fmt: skip
 

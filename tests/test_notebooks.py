@@ -19,6 +19,7 @@ TINY = {
         'novels, folder, start, size = "", tempfile.mkdtemp(), "scratch", "testing"\n'
         "steps, context_length = 4, 32"
     ),
+    "04_evaluate": 'novels, checkpoint, size, steps, examples, min_chars = "", "", "testing", 10, 1, 15',
     "03_attention": 'text = "喬峰對她說：「走！」"\ncharacter, names, checkpoint = "她", "喬峰", ""',
 }
 
