@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jinyong_gpt2.model import quietly
 from jinyong_gpt2.tokenizer import save_tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def save(
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    with _quiet():
+    with quietly():
         model.save_pretrained(new)
     save_tokenizer(tokenizer, new)
     (new / "training.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -59,28 +58,6 @@ def load_state(output_dir: Path) -> dict[str, Any] | None:
     """The training state of the newest checkpoint, on the CPU, or None where there is nothing to resume."""
     folder = last_folder(output_dir)
     return None if folder is None else torch.load(folder / STATE, map_location="cpu", weights_only=True)
-
-
-def load_model(folder: Path) -> GPT2LMHeadModel:
-    """The model of a checkpoint, in the precision it was saved in, on the CPU."""
-    from transformers import GPT2LMHeadModel
-
-    with _quiet():
-        return GPT2LMHeadModel.from_pretrained(folder)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own progress bars, which would break up ours at every checkpoint."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def trim_metrics(path: Path, step: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from jinyong_gpt2.dataset import PreparedCorpus
 from jinyong_gpt2.evaluation import held_out, score_model
+from jinyong_gpt2.model import load_model
 
 if TYPE_CHECKING:
     import torch
@@ -116,8 +117,6 @@ def memorization_curve(
     shares of `extractable_shares` under `extractable`. Memorising begins where the training share leaves the held-out
     one. Raises ValueError where the run would save no checkpoint on the way.
     """
-    from transformers import GPT2LMHeadModel
-
     from jinyong_gpt2.training import train
 
     if config.save_every < 1:
@@ -127,7 +126,7 @@ def memorization_curve(
     for metrics in train(config):
         if metrics["step"] % config.save_every and metrics["step"] != config.max_steps:
             continue
-        model = GPT2LMHeadModel.from_pretrained(Path(config.output_dir) / "last").float()
+        model = load_model(Path(config.output_dir) / "last")
         length = config.context_length or model.config.n_positions
         row: dict[str, Any] = {
             "step": metrics["step"],

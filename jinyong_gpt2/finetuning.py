@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jinyong_gpt2.model import load_model
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def model_from(
     `dropout` replaces the checkpoint's own where given. Raises FileNotFoundError where there is no checkpoint,
     ValueError where it is no GPT-2.
     """
-    from transformers import AutoConfig, GPT2LMHeadModel
+    from transformers import AutoConfig
 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -45,7 +46,7 @@ def model_from(
         raise ValueError(f"{folder} holds a {config.model_type} model: only a GPT-2 can be fine-tuned")
     if dropout is not None:
         config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = dropout
-    model = GPT2LMHeadModel.from_pretrained(folder, config=config, dtype=torch.float32)
+    model = load_model(folder, config=config)
     old = model.transformer.wte.weight.detach().clone()  # (V_old, C)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():

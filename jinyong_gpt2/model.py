@@ -7,8 +7,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +64,29 @@ def new_model(
     # the GPU.
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def load_model(folder: str | os.PathLike[str], **options: Any) -> GPT2LMHeadModel:
+    """The GPT-2 of a Hugging Face folder, in float32 unless `options` (of `from_pretrained`) say otherwise."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    with quietly():
+        return GPT2LMHeadModel.from_pretrained(folder, **{"dtype": torch.float32, **options})
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without transformers' own progress bars, which would break up ours, and the text that is being streamed."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def parameter_count(model: torch.nn.Module) -> int:

@@ -29,7 +29,7 @@ from jinyong_gpt2 import checkpoints
 from jinyong_gpt2.dataset import Batch, PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import flops_per_token, new_model, parameter_count, peak_flops
+from jinyong_gpt2.model import flops_per_token, load_model, new_model, parameter_count, peak_flops
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
 from jinyong_gpt2.tokenizer import is_character_start
 
@@ -142,7 +142,7 @@ class _Run:
 
         torch.manual_seed(config.seed)
         if state is not None:
-            self.model = checkpoints.load_model(checkpoints.last_folder(self.folder))
+            self.model = load_model(checkpoints.last_folder(self.folder))
         elif config.init_from is not None:
             self.model = model_from(config.init_from, self.data.tokenizer, config.dropout)
         else:

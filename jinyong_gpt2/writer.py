@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jinyong_gpt2.decoding import Decoder, Streams, read_checkpoint, resolve_dtype
-from jinyong_gpt2.model import PRETRAINED, resolve_device
+from jinyong_gpt2.model import PRETRAINED, load_model, resolve_device
 from jinyong_gpt2.passage import Character, Passage, Passages
 from jinyong_gpt2.sampling import (
     Settings,
@@ -156,9 +156,7 @@ class Writer:
     def model(self) -> GPT2LMHeadModel:
         """The checkpoint as a `GPT2LMHeadModel` in float32, opened when first asked for."""
         if self._model is None:
-            from transformers import GPT2LMHeadModel
-
-            self._model = GPT2LMHeadModel.from_pretrained(self._folder).float().to(self.decoder.device).eval()
+            self._model = load_model(self._folder).to(self.decoder.device).eval()
         return self._model
 
     @property

@@ -48,12 +48,13 @@ def main() -> int:
 def export(checkpoint: Path, out: Path) -> None:
     """Weights in half precision, opened in float32."""
     import torch
-    from transformers import AutoTokenizer, GPT2LMHeadModel
+    from transformers import AutoTokenizer
 
+    from jinyong_gpt2.model import load_model, quietly
     from jinyong_gpt2.tokenizer import save_tokenizer
 
-    model = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float16)
-    model.save_pretrained(out, max_shard_size=SHARD)
+    with quietly():
+        load_model(checkpoint, dtype=torch.float16).save_pretrained(out, max_shard_size=SHARD)
     config = json.loads((out / "config.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_tokenizer(AutoTokenizer.from_pretrained(checkpoint), out)

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from jinyong_gpt2 import checkpoints, training
 from jinyong_gpt2.dataset import IGNORE
 from jinyong_gpt2.loss import cross_entropy_sum
+from jinyong_gpt2.model import load_model
 from jinyong_gpt2.optimizers import learning_rate_factor
 from jinyong_gpt2.training import TrainConfig, TrainingDiverged, train
 
@@ -157,7 +158,7 @@ def test_asked_to_stop_it_saves_and_leaves(prepared, tmp_path, number):
 
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(straight, tmp_path, monkeypatch):
     folder, _ = straight
-    model, tokenizer = checkpoints.load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
+    model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
     checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 1})
     renames, rename = [], os.replace
 
@@ -178,7 +179,7 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(straight, tmp_path
 
 def test_a_full_disk_leaves_the_previous_checkpoint(straight, tmp_path, monkeypatch):
     folder, _ = straight
-    model, tokenizer = checkpoints.load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
+    model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
     checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 1})
 
     def full(*_):
