@@ -74,6 +74,12 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
                     row[f"floor, {streams}"] = f"{rate * read / streams / bandwidth:.0%}"
             row |= {"first character, s": found["first"], "peak memory, MB": found["memory"]}
             rows.append(row)
+            print(
+                "; ".join(
+                    f"{key} {value if isinstance(value, str) else round(value, 2)}" for key, value in row.items()
+                ),
+                file=sys.stderr,
+            )
         reference = next((row for row in rows if row["decoder"] == "generate"), None)
         key = next(k for k in rows[0] if k.endswith("chars/s"))
         for row in rows:
