@@ -6,7 +6,7 @@ from jinyong_gpt2.dataset import PreparedCorpus, prepare
 from jinyong_gpt2.evaluation import bits_per_char
 from jinyong_gpt2.memorization import CopyIndex
 from jinyong_gpt2.model import PRETRAINED, SIZES, new_model
-from jinyong_gpt2.passage import Passage
+from jinyong_gpt2.passage import Passage, Passages
 from jinyong_gpt2.tokenizer import build_tokenizer
 from jinyong_gpt2.training import TrainConfig, train
 from jinyong_gpt2.writer import Writer
@@ -18,6 +18,7 @@ __all__ = [
     "CopyIndex",
     "Corpus",
     "Passage",
+    "Passages",
     "PreparedCorpus",
     "TrainConfig",
     "Writer",

@@ -6,5 +6,6 @@ ensure_environment
 status=0
 "$PYTHON" -m ruff check . || status=1
 "$PYTHON" -m ruff format --check . || status=1
-"$PYTHON" -m pytest "$@" || status=1
+# One worker and one thread a core: the models of the tests are too small to share work between threads.
+OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto "$@" || status=1
 exit $status

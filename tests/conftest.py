@@ -40,6 +40,14 @@ class PlainCorpus:
     reports: list = field(default_factory=list)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Models this small only wait for one another's threads; and sums over one thread are the same everywhere."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def plain_corpus() -> PlainCorpus:
     """Three novels in an alphabet each of its own, so that a window that mixes two is seen at once."""
     novels = []

@@ -15,15 +15,6 @@ from jinyong_gpt2.tokenizer import build_tokenizer, control_id, encode
 TEXT = "風吹草動，他便停下來聽；雨打芭蕉，他便坐下來等。" * 6
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only wait for one another's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return build_tokenizer([TEXT], ["甲"], min_count=1)

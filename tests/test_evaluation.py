@@ -28,15 +28,6 @@ from jinyong_gpt2.tokenizer import build_tokenizer, control_id, encode, is_chara
 TEXT = "夜雨打在窗上，他放下書，聽了一會。\n「誰在外面？」沒有人答應。😀𠮷" * 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only wait for one another's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return build_tokenizer([TEXT.replace("😀", "").replace("𠮷", "")], ["甲", "乙"], min_count=1)

@@ -28,15 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SENTENCE = "夜雨打在窗上，張三放下書，聽了一會。沒有人說話。山道上積雪未消，兩匹馬走得極慢。"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only wait for one another's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     random = np.random.default_rng(0)

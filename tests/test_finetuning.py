@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_training import config, quick_threads  # noqa: F401
+from test_training import config
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from jinyong_gpt2.checkpoints import save

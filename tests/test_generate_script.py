@@ -23,14 +23,6 @@ SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "generate.py"
 CONTEXTS = ["風雪夜，他獨自上山。", "雪", "那老僧道："]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("generate_script", SCRIPT)

@@ -26,15 +26,6 @@ def corpus_of(*texts, held_out=()):
     return SimpleNamespace(novels=[SimpleNamespace(title="甲", chapters=chapters)])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only wait for one another's threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def index():
     return CopyIndex(corpus_of(FIRST, SECOND, SECRET, held_out=(2,)))

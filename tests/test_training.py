@@ -258,11 +258,3 @@ def test_the_script_s_errors_are_one_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"})
     assert done.returncode == 1
     assert "prepare_corpus.py" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -21,14 +21,6 @@ from jinyong_gpt2.writer import Vocabulary, Writer, _following_bytes, _leading_b
 PROMPT = "風雪夜，他獨自上山。"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return build_tokenizer([PROMPT], titles=["天龍八部", "俠客行"], min_count=1)
