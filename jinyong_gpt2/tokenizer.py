@@ -99,7 +99,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike
     """
     tokenizer.save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config = json.loads(path.read_text(encoding="utf-8")) | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        # transformers 4 would add token_type_ids, and GPT-2 would add their embeddings.
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
     for volatile in ("backend", "is_local"):  # of this process, not of the tokenizer
         config.pop(volatile, None)
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -109,6 +109,7 @@ def test_auto_tokenizer_opens_the_folder_in_transformers_4_and_5(tokenizer, tmp_
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # the name both know
     again = AutoTokenizer.from_pretrained(tmp_path)
+    assert set(again(ARTICLE)) == {"input_ids", "attention_mask"}  # all that GPT-2 should be given
     assert encode(again, ARTICLE) == encode(tokenizer, ARTICLE)
     assert novel_titles(again) == novel_titles(tokenizer)
 
