@@ -129,7 +129,8 @@ def load_corpus(
 
     `script`: 'traditional' (as Taiwan writes it), 'simplified' or 'as_found'. `keep_extras` keeps prefaces, afterwords
     and appendices. `workers`: processes, all cores by default. Each novel's `report` says what was done to its file.
-    Raises FileNotFoundError where there is no .txt file, ValueError for an unknown script or share.
+    Raises FileNotFoundError where there is no .txt file, ValueError where none can be read, and for an unknown script
+    or share.
     """
     if script not in SCRIPTS:
         raise ValueError(f"script must be one of {', '.join(SCRIPTS)}, not {script!r}")
@@ -139,6 +140,9 @@ def load_corpus(
     tasks = [(str(path), script, keep_extras) for path in files]
     loaded = list(_run(tasks, sum(path.stat().st_size for path in files), workers, progress))
     novels, skipped = _merge(loaded)
+    if not novels:
+        found = "; ".join(f"{report.file} ({', '.join(report.warnings) or 'empty'})" for report in skipped)
+        raise ValueError(f"no file holds a novel that can be read: {found}")
     hold_out(novels, heldout)
     return Corpus(novels, script, skipped, audit(novels))
 

@@ -13,7 +13,7 @@ from jinyong_gpt2.cleaning import MISSING, Tally, drop_noise, join_quotations, n
 from jinyong_gpt2.novels import NovelFacts, recognise_content, recognise_title
 from jinyong_gpt2.overlap import Shingles, share_in, sketch
 from jinyong_gpt2.script import convert, detect_script, simplified_names
-from jinyong_gpt2.text_files import decode
+from jinyong_gpt2.text_files import decode, is_text
 
 DUPLICATE = 0.5  # share of a text that stands in another one, above which it is a copy
 
@@ -103,6 +103,9 @@ def read_novel(
     """The novel in a file's bytes, and which of the known ones it is. Never raises for any bytes."""
     decoded = decode(data)
     report = Report(name, len(data), decoded.encoding, decoded.invalid)
+    if not is_text(decoded.text):
+        report.warnings.append("left out: it is no text file")
+        return Novel(title_of_file(name), [], report), None
     text = normalise(decoded.text, report.dropped)
     report.script_found = detect_script(text)
     report.script = report.script_found if script == "as_found" else script

@@ -52,6 +52,11 @@ def decode(data: bytes) -> Decoded:
     return max((_replacing(data, encoding) for encoding in candidates), key=lambda found: score(found.text))
 
 
+def is_text(text: str) -> bool:
+    """False for what no codec makes text of, a picture or a program: more than a fifth of it cannot be read."""
+    return score(text) > -1
+
+
 def score(text: str) -> float:
     """How much `text` looks like Chinese prose that was decoded rightly; higher is better."""
     head = text[:SCORED_CHARACTERS]

@@ -137,8 +137,17 @@ def test_any_bytes_load(data):
 
 @given(st.binary(max_size=120), st.sampled_from([codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b""]))
 def test_bytes_after_a_byte_order_mark_load(data, mark):
-    read(mark + data, script="as_found")
-    read(mark + "第一回\n".encode() + data, keep_extras=True)
+    assert isinstance(read(mark + data, script="as_found").text, str)
+    assert isinstance(read(mark + "第一回\n".encode() + data, keep_extras=True).text, str)
+
+
+def test_a_program_called_txt_is_left_out_and_alone_is_one_clear_line(tmp_path):
+    Path(tmp_path / "program.txt").write_bytes(Path(sys.executable).read_bytes()[:200_000])
+    with pytest.raises(ValueError, match=r"program\.txt \(left out: it is no text file\)"):
+        load_corpus(tmp_path)
+    (tmp_path / "甲.txt").write_text("第一回　夜雨\n" + "夜雨打在窗上，他放下書，聽了一會。\n" * 20, encoding="utf-8")
+    corpus = load_corpus(tmp_path)
+    assert corpus.titles == ["甲"] and "no text file" in corpus.report_table()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
