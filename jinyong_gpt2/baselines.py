@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GPT2LMHeadModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from jinyong_gpt2.dataset import PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.loss import LanguageModelLoss
+from jinyong_gpt2.model import load_model
 from jinyong_gpt2.sampling import apply_temperature, candidate_generator, draw, top_p
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def open_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"no checkpoint in {folder}: train one with scripts/train.py, or use data/pretrained")
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
-    model = (LSTMLMHeadModel if kind == LSTMConfig.model_type else GPT2LMHeadModel).from_pretrained(folder)
-    return model.float().to(device).eval()
+    model = LSTMLMHeadModel.from_pretrained(folder).float() if kind == LSTMConfig.model_type else load_model(folder)
+    return model.to(device).eval()
 
 
 def train_lstm(

@@ -249,9 +249,7 @@ class TrainingOrder:
         """(batch_size, 3) int64 rows for `Windows.batch`: numbers step × batch_size and on, across epochs."""
         first, last = step * self._batch_size, (step + 1) * self._batch_size
         while not self._ends or self._ends[-1] < last:
-            epoch = len(self._ends)
-            self._epochs[epoch] = self._windows.epoch(epoch, self._seed, self._generic_share)
-            self._ends.append(len(self._epochs[epoch]) + (self._ends[-1] if self._ends else 0))
+            self._ends.append(len(self._rows(len(self._ends))) + (self._ends[-1] if self._ends else 0))
         pieces = []
         for epoch, end in enumerate(self._ends):
             begin = self._ends[epoch - 1] if epoch else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
@@ -37,7 +37,6 @@ class PlainCorpus:
 
     novels: list[PlainNovel]
     script: str = "traditional"
-    reports: list = field(default_factory=list)
 
 
 @pytest.fixture(scope="session", autouse=True)
