@@ -21,7 +21,9 @@ ROOMS = [
     "optimizers", "checkpoints", "training", "watching",
     "evaluation", "people", "variety", "memorization", "extraction", "comparison", "charts",
     "views", "attention",
+    "history",
     "__init__",
+    "desk", "studio",
 ]  # fmt: skip
 
 HEAVY = {"transformers", "accelerate", "opencc", "bertviz", "ipywidgets", "anywidget", "matplotlib", "scipy", "IPython"}
