@@ -27,9 +27,10 @@ import torch
 
 from jinyong_gpt2 import checkpoints
 from jinyong_gpt2.dataset import Batch, PreparedCorpus, TrainingOrder, Windows
+from jinyong_gpt2.embeddings import begin_with_neighbours
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import flops_per_token, load_model, new_model, parameter_count, peak_flops
+from jinyong_gpt2.model import attend_in_float32, flops_per_token, load_model, new_model, parameter_count, peak_flops
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
 from jinyong_gpt2.tokenizer import is_character_start
 
@@ -55,6 +56,7 @@ class TrainConfig:
         None, "tokens a training window, control token counted; all there is room for if not given"
     )
     init_from: str | None = option(None, "start from this checkpoint's weights: any GPT-2 folder")
+    embeddings: str = option("neighbours", "of a new model: neighbours (characters in like company alike) or random")
     resume: bool = option(False, "go on from output_dir/last where there is one")
     seed: int = option(0, "of weights, data order and dropout")
 
@@ -86,6 +88,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         choices = {
+            "embeddings": ("neighbours", "random"),
             "optimizer": ("muon", "adamw"),
             "schedule": ("trapezoid", "linear", "constant"),
             "mixed_precision": ("auto", "bf16", "fp16", "no"),
@@ -147,6 +150,8 @@ class _Run:
             self.model = model_from(config.init_from, self.data.tokenizer, config.dropout)
         else:
             self.model = new_model(config.size, self.data.tokenizer, config.context_length, config.dropout)
+            if config.embeddings == "neighbours":
+                begin_with_neighbours(self.model, self.data.train)
         self.length = config.context_length or self.model.config.n_positions
         room = self.model.config.n_positions
         if self.length > room:
@@ -157,6 +162,8 @@ class _Run:
         self._counts = torch.from_numpy(is_character_start(self.data.tokenizer)).to(self.device)
 
         self.model.to(self.device)
+        if self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+            attend_in_float32(self.model)
         loss = LanguageModelLoss(self.model)
         optimizers = build_optimizers(loss, config)
         self.loss, *self.optimizers = self.accelerator.prepare(loss, *optimizers)
@@ -165,7 +172,7 @@ class _Run:
         self.full_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.micro_batch = min(config.micro_batch_size or config.batch_size, config.batch_size // self.processes)
 
-        self.step, self.best, self._saved = 0, math.inf, -1
+        self.step, self.tokens_seen, self.best, self._saved = 0, 0, math.inf, -1
         self._pending: list[dict[str, Any]] = []
         if state is not None:
             self._restore(state)
@@ -176,7 +183,8 @@ class _Run:
             raise ValueError(f"{self.folder} was trained on another corpus than {self.data.folder}: it cannot resume")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.step, self.best, self.micro_batch = state["step"], state["best"], state["micro_batch"]
+        self.step, self.tokens_seen = state["step"], state["tokens_seen"]
+        self.best, self.micro_batch = state["best"], state["micro_batch"]
         checkpoints.trim_metrics(self.folder / "metrics.jsonl", self.step)
 
     # ---- the loop
@@ -210,6 +218,7 @@ class _Run:
             factor = learning_rate_factor(self.step, config)
             loss = self._optimizer_step(batch, factor)
             self.step += 1
+            self.tokens_seen += config.batch_size * self.length
             self._pending.append({"step": self.step, "loss": loss, "learning_rate": factor})
             measure = self._due(config.eval_every) or (config.eval_every and self.step == end)
             if self._due(LOG_EVERY) or measure or self._due(config.save_every):
@@ -344,6 +353,7 @@ class _Run:
             return
         state = {
             "step": self.step,
+            "tokens_seen": self.tokens_seen,
             "best": self.best,
             "micro_batch": self.micro_batch,
             "corpus": self.data.hash,
@@ -357,7 +367,7 @@ class _Run:
             "config": asdict(self.config),
             "step": self.step,
             "parameters": parameter_count(self.model),
-            "characters_seen": self.step * self.config.batch_size * self.length,
+            "characters_seen": self.tokens_seen,
             "best_heldout_bits_per_char": None if math.isinf(self.best) else self.best,
             "corpus": {"hash": self.data.hash, "tokens": self.data.manifest["tokens"]},
         }
