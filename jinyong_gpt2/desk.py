@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from jinyong_gpt2.attention import LIMITS, show
+from jinyong_gpt2.attention import show
 from jinyong_gpt2.history import EMPTY, FORMATS, KINDS, History, HistoryFile, Request, Version, export, free_path
 from jinyong_gpt2.memorization import CopyIndex
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_token
@@ -49,6 +49,7 @@ BEAT = 0.1  # seconds between two messages about a growing text
 SAVE_EVERY = 2.0  # seconds, while it grows
 COPIED = 15  # characters in a row that count as copied
 RECOGNISED = 12  # characters of a context that are looked for in the corpus
+ATTENDED = {"model": 40, "head": 60, "neuron": 60, "generation": 240}  # characters that a panel has room for
 SETS = {"pinned": "釘選的", "here": "這一頁", "way": "一路走來"}  # of passages to export, by method of `History`
 
 
@@ -215,15 +216,18 @@ class Desk:
         self._marking = on
         self._look_for_copies()
 
-    def attend(self, id: int, index: int, view: str) -> None:
-        """Show what the model looks at in a passage, in one of `show`'s views."""
-        if view not in LIMITS:
-            raise ValueError(f"unknown view {view!r}: choose one of {', '.join(LIMITS)}")
+    def attend(self, id: int, index: int, view: str, place: int | None = None) -> None:
+        """Show what the model looks at in a passage, in one of `show`'s views: the last characters up to `place` of
+        its continuation, or to its end."""
+        if view not in ATTENDED:
+            raise ValueError(f"unknown view {view!r}: choose one of {', '.join(ATTENDED)}")
         passage = self.history.passage(id, index)
+        stop = len(passage.text) if place is None else min(len(passage.prompt) + place + 1, len(passage.text))
+        start = max(0, stop - ATTENDED[view])
 
         def look() -> None:
             self.say(f"正在畫{TITLES[view]}……")
-            page = show(self.writer.model, self.writer.tokenizer, passage, view).page
+            page = show(self.writer.model, self.writer.tokenizer, passage, view, start=start, stop=stop).page
             self._view = {"type": "view", "title": f"{TITLES[view]}：版本 {id} 第 {index + 1} 稿", "page": page}
             self.tell(self._view)
             self.say("")

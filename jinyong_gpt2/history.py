@@ -392,4 +392,5 @@ def _paragraphs(passage: Passage) -> list[str]:
 
 def _escaped(text: str) -> str:
     """Text that Markdown shows as it is (CommonMark, section 2.4: any ASCII punctuation may be escaped)."""
-    return re.sub(r"(?<=\w)_(?=\w)|(?<=\d)\.(?=\d)|([!-/:-@\[-`{-~])", lambda m: f"\\{m[0]}" if m[1] else m[0], text)
+    harmless = r"(?<=\w)_(?=\w)|(?<=\d)\.(?=\d)"  # as in top_p 0.95
+    return re.sub(rf"{harmless}|([\\`*_{{}}\[\]<>()#+.!|~&=^$-])", lambda m: f"\\{m[0]}" if m[1] else m[0], text)

@@ -93,7 +93,7 @@ class Studio:
 
     def _make_controls(self, context: str) -> None:
         novels = [("（不指定）", ""), *((f"《{title}》", title) for title in self.desk.titles)]
-        wide = widgets.Layout(width="100%", min_width="0")
+        wide = widgets.Layout(width="calc(100% - 4px)", min_width="0")  # a control has a margin of 2px
         name = {"description_width": "5.5em"}
 
         def slider(kind: type[widgets.Widget], label: str, value: float, least: float, most: float, step: float) -> Any:
@@ -113,7 +113,11 @@ class Studio:
             value=100, min=10, max=800, step=10, description="抽的字數", layout=_width("11em"), style=name
         )
         self.preset = widgets.ToggleButtons(
-            options=list(PRESETS), value="自然", description="筆調", style={**name, "button_width": "4.5em"}
+            options=list(PRESETS),
+            value="自然",
+            description="筆調",
+            layout=widgets.Layout(width="auto", flex="0 0 auto"),
+            style={**name, "button_width": "4.5em"},
         )
         self.temperature = slider(widgets.FloatSlider, "溫度", 0.9, 0, 2, 0.05)
         self.top_p = slider(widgets.FloatSlider, "top-p", 0.95, 0.05, 1, 0.01)
@@ -124,13 +128,14 @@ class Studio:
             value=True, description="寫完整句才停", indent=False, layout=_width("auto")
         )
         self.seed = widgets.BoundedIntText(
-            value=7, min=0, max=MAX_SEED, description="種子", layout=_width("15em"), style=name
+            value=7, min=0, max=MAX_SEED, description="種子", layout=_width("13em"), style=name
         )
         self.new_seed = widgets.Checkbox(value=True, description="每次換一個", indent=False, layout=_width("auto"))
         self.suffix = widgets.Dropdown(
             options=[(label, suffix) for suffix, label in FORMATS.items()], layout=_width("8em")
         )
         self.which = widgets.Dropdown(options=[(label, name) for name, label in SETS.items()], layout=_width("8em"))
+        self.which.layout.margin = "2px 2px 2px auto"  # exports to the right
         for control, label in ((self.suffix, "匯出的格式"), (self.which, "匯出哪些稿子")):
             control.tooltip = label
         self.preset.observe(self._preset_chosen, "value")
@@ -145,9 +150,10 @@ class Studio:
         undo = self._button("復原", "回到上一步", lambda: self._arrive(self.desk.undo()))
         redo = self._button("重做", "再往前一步", lambda: self._arrive(self.desk.redo()))
         export = self._button("匯出", "存成檔案", lambda: self.desk.export(self.which.value, self.suffix.value))
-        columns = "repeat(auto-fit, minmax(min(100%, 270px), 1fr))"
+        columns = "repeat(auto-fit, minmax(min(100%, 320px), 1fr))"
+        seed = _row(self.seed, reseed, self.new_seed)
         sliders = widgets.GridBox(
-            [self.temperature, self.top_p, self.penalty, self.length, self.count],
+            [self.temperature, self.top_p, self.penalty, self.length, self.count, seed],
             layout=widgets.Layout(grid_template_columns=columns, width="100%"),
         )
         return [
@@ -155,7 +161,6 @@ class Studio:
             self.context,
             _row(self.preset, self.to_sentence_end),
             sliders,
-            _row(self.seed, reseed, self.new_seed),
             _row(write, stop, undo, redo, self.which, self.suffix, export),
         ]
 
@@ -246,7 +251,7 @@ class Studio:
             "again": ("重寫", lambda: self.desk.again(id, index, **how)),
             "rewrite": ("改寫", lambda: self.desk.rewrite(id, index, message["start"], **how)),
             "branch": ("分枝", lambda: self.desk.branch(id, index, message["start"], message["insert"], **how)),
-            "attend": ("畫注意力", lambda: self.desk.attend(id, index, message["view"])),
+            "attend": ("畫注意力", lambda: self.desk.attend(id, index, message["view"], message.get("place"))),
             "close": ("收起", self.desk.close_view),
         }
         if act in acts:

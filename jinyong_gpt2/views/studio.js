@@ -44,7 +44,7 @@ function followTheme(root) {
 
 class Card {
   constructor(board, version, data) {
-    Object.assign(this, { board, version, index: data.index, bits: [], others: [], spans: [] });
+    Object.assign(this, { board, version, index: data.index, bits: [], others: [], spans: [], chosen: null });
     const name = `第 ${data.index + 1} 稿`;
     const facts = [data.novel && `《${data.novel}》`, `種子 ${data.seed}`, data.candidate && `第 ${data.candidate} 號`,
       data.changes.join(" ")].filter(Boolean).join(" · ");
@@ -55,10 +55,10 @@ class Card {
     });
     this.sources = element("ul", { className: "jy-sources", hidden: true });
     this.pin = element("button", { type: "button", onclick: () => this.send("pin", { on: !this.pinned }) });
-    const attention = element("select", { "aria-label": `${name}的注意力` },
-      new Option("注意力…", ""), ...VIEWS.map(([view, label]) => new Option(label, view)));
+    const attention = element("select", { "aria-label": `${name}的注意力`, title: "寫的時候在看哪些字；點過一個字，就看到那個字為止" },
+      new Option("注意力", ""), ...VIEWS.map(([view, label]) => new Option(label, view)));
     attention.onchange = () => {
-      if (attention.value) this.send("attend", { view: attention.value });
+      if (attention.value) this.send("attend", { view: attention.value, place: this.chosen });
       attention.value = "";
     };
     const tool = (label, act, title) =>
@@ -128,6 +128,7 @@ class Card {
     if (!target) return;
     this.written.querySelectorAll('[tabindex="0"]').forEach((span) => { span.tabIndex = -1; });
     target.tabIndex = 0;
+    this.chosen = target.place;
     target.focus();
   }
 
