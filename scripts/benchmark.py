@@ -5,6 +5,7 @@
     python scripts/benchmark.py train               this loop, HF Trainer, a plain loop
     python scripts/benchmark.py recipe              the default recipe, the article's, and what else was tried
     python scripts/benchmark.py generate            this decoder, HF generate, CTranslate2, no cache
+    python scripts/benchmark.py settings            sampling settings beside the book's own text
     python scripts/benchmark.py attention           the views, beside BertViz's own
     python scripts/benchmark.py copies              the index of copied spans
 
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("prepare", "train", "recipe", "generate", "attention", "copies")
+NAMES = ("prepare", "train", "recipe", "generate", "settings", "attention", "copies")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
