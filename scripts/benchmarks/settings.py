@@ -2,10 +2,10 @@
 
     python scripts/benchmark.py settings --checkpoint data/pretrained --heldout data/prepared
 
-Repetition and variety as in `jinyong_gpt2.variety`. `own bits`: the model's surprise a character, before any setting has
-changed its probabilities. `3-gram bits`: that of a Kneser–Ney 3-gram of the same training text, a judge from outside; far
-above the book's it reads as noise, far below as phrases by rote. `distance`: the mean of |ln(figure / the book's)| over
-all of these. The default is meant to have a small one.
+Repetition and variety as in `jinyong_gpt2.variety`. `own bits`: the model's surprise a character, before any setting
+has changed its probabilities. `3-gram bits`: that of a Kneser–Ney 3-gram of the same training text, a judge from
+outside; far above the book's it reads as noise, far below as phrases by rote. `distance`: the mean of
+|ln(figure / the book's)| over all of these. The default is meant to have a small one.
 """
 
 from __future__ import annotations
