@@ -115,9 +115,9 @@ class Studio:
         self.preset = widgets.ToggleButtons(
             options=list(PRESETS),
             value="自然",
-            description="筆調",
-            layout=widgets.Layout(width="auto", flex="0 0 auto"),
-            style={**name, "button_width": "4.5em"},
+            tooltips=[f"溫度 {t}、top-p {p}、避免重複 {r}" for t, p, r in PRESETS.values()],
+            layout=_width("auto"),
+            style={"button_width": "4.5em"},
         )
         self.temperature = slider(widgets.FloatSlider, "溫度", 0.9, 0, 2, 0.05)
         self.top_p = slider(widgets.FloatSlider, "top-p", 0.95, 0.05, 1, 0.01)
@@ -159,7 +159,7 @@ class Studio:
         return [
             _row(self.novel, self.drawn, draw),
             self.context,
-            _row(self.preset, self.to_sentence_end),
+            _row(_label("筆調"), self.preset, self.to_sentence_end),
             sliders,
             _row(write, stop, undo, redo, self.which, self.suffix, export),
         ]
@@ -262,6 +262,12 @@ class Studio:
 
 def _width(width: str) -> widgets.Layout:
     return widgets.Layout(width=width, max_width="100%")
+
+
+def _label(text: str) -> widgets.Label:
+    """A name beside a control that would set its own above itself."""
+    layout = widgets.Layout(width="5.5em", display="flex", justify_content="flex-end", margin="2px 8px 2px 2px")
+    return widgets.Label(text, layout=layout)
 
 
 def _row(*children: widgets.Widget) -> widgets.Box:
