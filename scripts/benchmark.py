@@ -4,6 +4,7 @@
     python scripts/benchmark.py prepare FOLDER      reading and encoding novels
     python scripts/benchmark.py train               this loop, HF Trainer, a plain loop
     python scripts/benchmark.py recipe              the default recipe, the article's, and what else was tried
+    python scripts/benchmark.py finetune            a checkpoint on new novels, beside a model from scratch
     python scripts/benchmark.py generate            this decoder, HF generate, CTranslate2, no cache
     python scripts/benchmark.py settings            sampling settings beside the book's own text
     python scripts/benchmark.py attention           the views, beside BertViz's own
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("prepare", "train", "recipe", "generate", "settings", "attention", "copies")
+NAMES = ("prepare", "train", "recipe", "finetune", "generate", "settings", "attention", "copies")
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -22,10 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: recipe, steps, held-out bits per character of every seed and their mean."""
-    article = {"optimizer": "adamw", "learning_rate": 1.5e-4, "schedule": "linear", "warmup_steps": args.steps // 20}
+    article = {
+        "embeddings": "random", "optimizer": "adamw", "learning_rate": 1.5e-4, "schedule": "linear",
+        "warmup_steps": args.steps // 20,
+    }  # fmt: skip
     variants: dict[str, tuple[int, dict[str, Any]]] = {
         "article: AdamW 1.5e-4, linear": (args.steps, article),
         "default: Muon + AdamW, trapezoid": (args.steps // 3, {}),
+        "random embeddings": (args.steps // 3, {"embeddings": "random"}),
+        "AdamW part at 1e-2": (args.steps // 3, {"learning_rate": 1e-2}),
         "AdamW 3e-3, trapezoid": (args.steps // 3, {"optimizer": "adamw"}),
         "Muon, linear": (args.steps // 3, {"schedule": "linear"}),
         "Muon 0.01": (args.steps // 3, {"muon_learning_rate": 0.01}),
