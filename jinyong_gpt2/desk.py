@@ -28,10 +28,12 @@ import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinyong_gpt2.attention import show
@@ -51,6 +53,10 @@ COPIED = 15  # characters in a row that count as copied
 RECOGNISED = 12  # characters of a context that are looked for in the corpus
 ATTENDED = {"model": 40, "head": 60, "neuron": 60, "generation": 240}  # characters that a panel has room for
 SETS = {"pinned": "釘選的", "here": "這一頁", "way": "一路走來"}  # of passages to export, by method of `History`
+
+
+# Which desk of this Python works on a file: a cell that is run again opens the same file a second time.
+_AT_WORK: weakref.WeakValueDictionary[Path, Desk] = weakref.WeakValueDictionary()
 
 
 class _Job(threading.Thread):
@@ -86,6 +92,10 @@ class Desk:
         path: str | os.PathLike[str] = "out/studio.json",
         copies: CopyIndex | None = None,
     ) -> None:
+        where = Path(path).resolve()
+        if (before := _AT_WORK.get(where)) is not None:  # a cell that is run again
+            before.hand_over()
+        _AT_WORK[where] = self
         self.writer, self.corpus = writer, corpus
         self.tell: Callable[[dict[str, Any]], None] = lambda message: None
         self.file = HistoryFile(path)
@@ -114,8 +124,8 @@ class Desk:
 
     def again(self, id: int, index: int, settings: dict | None = None, count: int = 1) -> None:
         """Write anew what was new in a passage."""
-        kept = self.history.passage(id, index).kept
-        self._begin("again", (id, index), start=kept, settings=settings, count=count)
+        start = self.history.passage(id, index).kept + len(self.history.versions[id].request.insert)
+        self._begin("again", (id, index), start=start, settings=settings, count=count)
 
     def rewrite(self, id: int, index: int, start: int, settings: dict | None = None, count: int = 1) -> None:
         """Write a passage anew from character `start` of its continuation on."""
@@ -144,6 +154,14 @@ class Desk:
             job.join(timeout)
         self._aside.submit(lambda: None).result(timeout)
         self.save()
+
+    def hand_over(self) -> None:
+        """Stop and save, for another desk to go on with the same file. What is done here later is saved beside it."""
+        self.stop()
+        if (job := self._job) is not None:
+            job.join()
+        self.save()
+        self.file.let_go()
 
     # ------------------------------------------------------------ moving
 

@@ -287,6 +287,10 @@ class HistoryFile:
         os.replace(temporary, self.path)
         self._saved = saved
 
+    def let_go(self) -> None:
+        """Leave the file to someone else: the next `write` goes to another name, unless it is gone by then."""
+        self._saved = ""
+
     def _json(self, version: Version) -> str:
         if version.id in self._finished:
             return self._finished[version.id]

@@ -45,7 +45,7 @@ class Board(anywidget.AnyWidget):
     _css = asset("studio.css")
     shade = traitlets.Bool(True).tag(sync=True)
     copies = traitlets.Bool(False).tag(sync=True)
-    original = traitlets.Bool(False).tag(sync=True)
+    original = traitlets.Bool(True).tag(sync=True)
 
 
 class Studio:

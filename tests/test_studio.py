@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import sys
 import threading
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
 
@@ -22,6 +25,7 @@ from jinyong_gpt2.tokenizer import build_tokenizer
 from jinyong_gpt2.views.page import asset
 from jinyong_gpt2.writer import Writer
 
+ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = "風雪夜，他獨自上山，沒有人送他。"
 AFTER = "山上有一座廟，廟裡有一盞燈，燈下坐著一個老人。"
 SHORT = {"max_new_tokens": 12}
@@ -178,9 +182,13 @@ def test_from_a_passage_on_from_a_character_and_with_another_in_its_place(desk, 
     assert texts(desk)[0][:4] == source[:4]
     desk.branch(first.id, 1, 4, "燈", SHORT)
     desk.wait()
+    branch = desk.history.current
     assert texts(desk)[0][:5] == source[:4] + "燈"
+    desk.again(branch.id, 0, SHORT)
+    desk.wait()
+    assert texts(desk)[0][:5] == source[:4] + "燈" and texts(desk)[0] != branch.passages[0].continuation
     kinds = [(version.request.kind, version.parent) for version in desk.history.versions.values()]
-    assert kinds == [("write", 0), ("continue", 1), ("again", 2), ("rewrite", 1), ("branch", 1)]
+    assert kinds == [("write", 0), ("continue", 1), ("again", 2), ("rewrite", 1), ("branch", 1), ("again", 5)]
     assert first.passages[1].continuation == source and not board.errors
 
 
@@ -291,6 +299,18 @@ def test_work_is_there_again_when_the_kernel_has_restarted(desk, board, writer, 
     display = Board(again)
     again.tell_all()
     assert list(display.texts.values()) == texts(desk) and display.of("tree")[0]["pins"] == [[1, 1]]
+
+
+def test_a_cell_that_is_run_again_takes_the_work_over_in_the_middle_of_a_text(desk, board, writer, corpus):
+    desk.keep_draft({"context": "半句"})
+    desk.write(CONTEXT, settings={"max_new_tokens": 100_000}, seed=5)
+    assert board.sees_growing(1)
+    again = Desk(writer, corpus, desk.file.path)
+    assert not desk.busy and again.history.draft == {"context": "半句"}
+    assert [passage.continuation for passage in again.history.here()] == texts(desk) != [""]
+    again.write(CONTEXT, settings=SHORT, seed=6)
+    again.wait()
+    assert again.file.path.name == "studio.json" and not again.file.note
 
 
 # ---------------------------------------------------------------- the corpus
@@ -509,13 +529,35 @@ def test_it_shows_itself_and_speaks_to_colab_where_it_is_there(studio, writer, t
 
 def test_two_panels_on_one_file_lose_nothing_of_either(studio, writer, corpus):
     other = Studio(writer, corpus, studio.desk.file.path, context=CONTEXT)
-    told = Board(other.desk)
+    told = Board(studio.desk)
     for one in (studio, other, studio, other):
         one.desk.write(CONTEXT, settings=SHORT, seed=5)
         one.desk.wait()
     assert len(HistoryFile(studio.desk.file.path).read().versions) == 2
     assert len(HistoryFile(other.desk.file.path).read().versions) == 2
     assert studio.desk.file.path != other.desk.file.path and len(told.errors) == 1
+
+
+def test_the_page_is_a_notebook_of_the_studio_alone(tmp_path, monkeypatch, capsys):
+    script = runpy.run_path(str(ROOT / "scripts" / "studio.py"))
+    served = []
+
+    def serve(command, env, check):
+        (cell,) = nbformat.read(command[3], as_version=4).cells
+        served.append((command, cell.source))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("subprocess.run", serve)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "書").mkdir()
+    assert script["main"](["--novels", "書", "--port", "9", "--no_browser"]) == 0
+    ((command, source),) = served
+    assert command[1:3] == ["-m", "voila"] and {"--port=9", "--no-browser"} <= set(command)
+    compile(source, "cell", "exec")
+    assert repr(str(tmp_path / "書")) in source and repr(str(tmp_path / "out" / "studio.json")) in source
+    with pytest.raises(SystemExit):
+        script["main"](["--novels", "nowhere"])
+    assert "there is no folder nowhere" in capsys.readouterr().err
 
 
 def test_no_text_becomes_markup_and_nothing_is_fetched():

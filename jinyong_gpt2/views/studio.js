@@ -123,13 +123,13 @@ class Card {
   }
 
   // Only one character of a card is reached with Tab; arrow keys go on from it.
-  focus(place) {
+  focus(place, options = {}) {
     const target = this.characters[Math.max(0, Math.min(place, this.characters.length - 1))];
     if (!target) return;
     this.written.querySelectorAll('[tabindex="0"]').forEach((span) => { span.tabIndex = -1; });
     target.tabIndex = 0;
     this.chosen = target.place;
-    target.focus();
+    target.focus(options);
   }
 
   // The character above or below, where it stands on the page.
@@ -178,6 +178,7 @@ class PopUp {
     const act = (act, more, event) => {
       event.stopPropagation();
       this.close();
+      this.board.wanted = { place, from: card.version }; // the focus goes on to this place in the new version
       card.send(act, { start: place, ...more });
     };
     const others = (card.others[place] ?? []).map(([text, p]) => {
@@ -265,6 +266,7 @@ class Board {
     this.model = model;
     this.cards = new Map();
     this.version = null;
+    this.wanted = null;
     this.tree = { versions: [], current: 0, pins: [] };
     this.source = "";
     this.line = element("p", { className: "jy-line", role: "status", textContent: "正在連上 Python……一直停在這裡的話，請重新執行這一格。" });
@@ -305,11 +307,17 @@ class Board {
     const pressed = (event) => {
       if (!this.pop.element.contains(event.target)) this.pop.close();
     };
+    // Plain keys are the board's and not the notebook's: in JupyterLab an "x" would cut the cell. Ctrl+S still saves.
+    const ours = (event) => !event.ctrlKey && !event.metaKey && this.root.contains(event.target);
+    const typed = (event) => this.root.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+    this.root.addEventListener("keydown", (event) => { if (ours(event)) event.stopPropagation(); });
+    addEventListener("keydown", typed, true);
     addEventListener("scroll", scrolled, true);
     addEventListener("pointerdown", pressed, true);
     const stopTheme = followTheme(this.root);
     this.close = () => {
       stopTheme();
+      removeEventListener("keydown", typed, true);
       removeEventListener("scroll", scrolled, true);
       removeEventListener("pointerdown", pressed, true);
       this.model.off("msg:custom", told);
@@ -318,9 +326,6 @@ class Board {
     };
     this.listenToCharacters();
     this.listenToTree();
-    // Keys that are meant for the board are not the notebook's: in JupyterLab an "x" would cut the cell.
-    this.root.dataset.lmSuppressShortcuts = "true";
-    this.root.addEventListener("keydown", (event) => event.stopPropagation());
     this.showLooks();
     this.send("hello");
   }
@@ -425,12 +430,25 @@ class Board {
     }
     this.showPins();
     this.showLooks();
+    this.giveFocus();
   }
 
   on_grow({ version, cards }) {
     if (version !== this.version) return;
     const whole = cards.every((data) => this.cards.get(data.index)?.grow(data.at, data));
     if (!whole) this.send("hello");
+    this.giveFocus();
+  }
+
+  // Whoever branched by keyboard goes on from there, unless they are elsewhere by now.
+  giveFocus() {
+    const card = this.cards.get(0);
+    if (!this.wanted || this.wanted.from === this.version || !(this.wanted.place < card?.characters.length)) return;
+    if (!document.activeElement || document.activeElement === document.body) {
+      card.quiet = true;
+      card.focus(this.wanted.place, { preventScroll: true });
+    }
+    this.wanted = null;
   }
 
   on_tree(tree) {
@@ -448,8 +466,8 @@ class Board {
       const from = version.from ? `自第 ${version.from} 稿` : "";
       const item = element("li", { role: "treeitem", tabIndex: selected ? 0 : -1, "aria-level": level + 1,
         "aria-selected": selected, title: `${version.kind}${from}，${version.count} 稿，${version.made.replace("T", " ")}` },
-      element("i", { textContent: `${version.id} ${version.kind}` }),
-      `${version.label.replaceAll("\n", " ") || "……"}${pins.has(version.id) ? " ★" : ""}`);
+      element("i", { textContent: `${version.id} ${version.kind}${pins.has(version.id) ? " ★" : ""}` }),
+      version.label.replaceAll("\n", " ") || "……");
       item.style.setProperty("--level", Math.min(level, 9));
       Object.assign(item, { version: version.id, parent: version.parent });
       items.push(item);
@@ -473,6 +491,9 @@ class Board {
   on_busy({ on }) {
     this.root.classList.toggle("jy-busy", on);
     this.root.setAttribute("aria-busy", on);
+    const writing = "正在寫……";
+    if (on && !this.line.textContent) this.line.textContent = writing;
+    if (!on && this.line.textContent === writing) this.line.textContent = "";
   }
 
   on_say({ text, error }) {

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""The studio as a web page of its own, by Voila: the panel, and no notebook around it.
+
+    python scripts/studio.py                                                     # the bundled checkpoint and tales
+    python scripts/studio.py --checkpoint checkpoints/mine/best --novels data/novels
+    python scripts/studio.py --port 8866 --no_browser                            # on a machine without a screen
+
+The work is kept in --work, and is there again the next time. Each window has a Python of its own; of two that are open
+on one work, the second to save goes on under another name. Stop with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CELL = """
+from jinyong_gpt2 import Writer, load_corpus
+from jinyong_gpt2.studio import Studio
+
+Studio(Writer.from_pretrained({checkpoint!r}), load_corpus({novels!r}), {work!r})
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until stopped; Voila's exit status."""
+    description, *epilog = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(
+        description=description, epilog=epilog[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", help="a folder; the bundled checkpoint where none is given")
+    parser.add_argument("--novels", default=ROOT / "data" / "sample", help="a folder of .txt files (the sample tales)")
+    parser.add_argument("--work", default="out/studio.json", help="where the work is kept (out/studio.json)")
+    parser.add_argument("--port", type=int, default=8866, help="default 8866")
+    parser.add_argument("--no_browser", action="store_true", help="open no browser")
+    options = parser.parse_args(arguments)
+    for name in ("checkpoint", "novels"):
+        folder = getattr(options, name)
+        if folder is not None and not Path(folder).is_dir():
+            parser.error(f"--{name}: there is no folder {folder}")
+    try:
+        import nbformat
+        import voila  # noqa: F401
+    except ImportError:
+        parser.error('Voila is not installed: pip install -e ".[notebooks]"')
+
+    paths = {name: getattr(options, name) for name in ("checkpoint", "novels", "work")}
+    paths = {name: None if path is None else str(Path(path).resolve()) for name, path in paths.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "studio.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(**paths))]), path)
+        command = [sys.executable, "-m", "voila", str(path), f"--port={options.port}"]
+        command += ["--no-browser"] * options.no_browser
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        try:
+            return subprocess.run(command, env=environment, check=False).returncode
+        except KeyboardInterrupt:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
