@@ -1,19 +1,19 @@
-"""What came before GPT-2: an LSTM like the earlier article's, trained on the same windows as GPT-2.
+"""What came before GPT-2: an LSTM like the earlier article's, trained by the same trainer on the same windows as GPT-2.
 
     model = new_lstm(tokenizer)                          # embedding 512, one layer of 1,024 units
     model = new_lstm(tokenizer, parameters=5_900_000)    # as many parameters as a GPT-2, in the same proportions
-    for metrics in train_lstm(model, prepared, max_steps=2000, batch_size=16):
-        print(metrics["step"], metrics["loss"])
-    model.save_pretrained(folder)
+    train(TrainConfig(size="lstm", parameters=5_900_000, …))
+    model = open_model("checkpoints/lstm/best")
 
-It answers to the names of a Hugging Face causal language model, so everything that measures GPT-2 measures it too.
+It answers to the names of a Hugging Face causal language model, so everything that trains or measures GPT-2 trains and
+measures it too.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from jinyong_gpt2.dataset import PreparedCorpus, TrainingOrder, Windows
-from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import load_model
+from jinyong_gpt2.model import load_model, quietly
 from jinyong_gpt2.sampling import apply_temperature, candidate_generator, draw, top_p
 
 if TYPE_CHECKING:
@@ -62,6 +60,9 @@ class LSTMLMHeadModel(PreTrainedModel):
         self.lm_head = torch.nn.Linear(config.n_units, config.vocab_size)
         self.post_init()
 
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return self.wte
+
     def _init_weights(self, module: torch.nn.Module) -> None:
         """PyTorch's own beginning is good for an LSTM; the embedding starts small, as in GPT-2."""
         if isinstance(module, torch.nn.Embedding):
@@ -82,11 +83,12 @@ class LSTMLMHeadModel(PreTrainedModel):
 
 
 def new_lstm(
-    tokenizer: PreTrainedTokenizerFast, parameters: int | None = None, context_length: int = 512
+    tokenizer: PreTrainedTokenizerFast, parameters: int | None = None, context_length: int | None = None
 ) -> LSTMLMHeadModel:
     """The article's LSTM for this vocabulary, or one of the same proportions with about `parameters` parameters.
 
-    Random weights from torch's global generator. Raises ValueError for fewer parameters than one unit takes.
+    It is to read `context_length` tokens, 512 if not given. Random weights from torch's global generator. Raises
+    ValueError for fewer parameters than one unit takes.
     """
     size = len(tokenizer)
     units = 1024
@@ -98,7 +100,7 @@ def new_lstm(
             raise ValueError(f"{parameters:,} parameters are too few for a vocabulary of {size:,}")
         units -= units % 2
     config = LSTMConfig(
-        vocab_size=size, n_embd=units // 2, n_units=units, n_positions=context_length,
+        vocab_size=size, n_embd=units // 2, n_units=units, n_positions=context_length or 512,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     return LSTMLMHeadModel(config)
@@ -110,42 +112,9 @@ def open_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"no checkpoint in {folder}: train one with scripts/train.py, or use data/pretrained")
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
-    model = LSTMLMHeadModel.from_pretrained(folder).float() if kind == LSTMConfig.model_type else load_model(folder)
+    with quietly():
+        model = LSTMLMHeadModel.from_pretrained(folder).float() if kind == LSTMConfig.model_type else load_model(folder)
     return model.to(device).eval()
-
-
-def train_lstm(
-    model: LSTMLMHeadModel,
-    prepared: PreparedCorpus,
-    max_steps: int = 2000,
-    batch_size: int = 16,
-    learning_rate: float = 3e-3,
-    seed: int = 0,
-) -> Iterator[dict[str, Any]]:
-    """Train in place on the windows that GPT-2 sees with the same `seed` and sizes; yield `step` and `loss` in nats.
-
-    AdamW (Loshchilov & Hutter 2019); the learning rate warms up over 50 steps and falls linearly to zero over the
-    second half; gradients are clipped at 1; bf16 on a GPU. A step takes `batch_size` windows of `n_positions` tokens.
-    """
-    device = model.device
-    order = TrainingOrder(windows := Windows(prepared, "train", model.config.n_positions), batch_size, seed)
-    loss_of = LanguageModelLoss(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-    model.train()
-    for step in range(max_steps):
-        batch = windows.batch(order.step(step))
-        inputs, targets = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
-        factor = min(1.0, (step + 1) / 50, 2 * (max_steps - step) / max_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * factor
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = loss_of(inputs, targets) / (batch.targets >= 0).sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield {"step": step + 1, "loss": loss.item(), "learning_rate": factor}
-    model.eval()
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Checkpoints on disk: plain Hugging Face folders, written beside and renamed, so that a kill leaves a whole one.
 
-`last/` also holds `training_state.pt`, what a resume needs; every folder holds `training.json`, where it comes from.
+`last/` also holds `training_state.pt`, what a resume needs; every folder holds `training.json`, where it comes from,
+and the model card made of it.
 """
 
 from __future__ import annotations
@@ -17,26 +18,31 @@ from jinyong_gpt2.model import quietly
 from jinyong_gpt2.tokenizer import save_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 STATE = "training_state.pt"
 
 
 def save(
     folder: Path,
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    card: dict[str, Any],
+    texts: dict[str, str],
     state: dict[str, Any] | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint to `folder`, replacing an older one only when the new one is whole."""
+    """Write a checkpoint to `folder`, replacing an older one only when the new one is whole.
+
+    `texts` are the files to go beside it, name → content; `weights` replace those that `model` holds.
+    """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     with quietly():
-        model.save_pretrained(new)
+        model.save_pretrained(new, state_dict=weights)
     save_tokenizer(tokenizer, new)
-    (new / "training.json").write_text(json.dumps(card, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    for name, text in texts.items():
+        (new / name).write_text(text, encoding="utf-8")
     if state is not None:
         torch.save(state, new / STATE)
     # A folder cannot replace another in one move: between the two renames the old one is still there under its

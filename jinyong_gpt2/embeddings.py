@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import PreTrainedModel
 
 REACH = 2  # characters before and after that count as neighbours
 SMOOTHING = 0.75  # of the neighbours' frequencies (Levy, Goldberg & Dagan 2015, section 3.2)
 SPREAD = 0.1  # standard deviation of the numbers: what trained embeddings come to around their mean
 
 
-def begin_with_neighbours(model: GPT2LMHeadModel, tokens: np.ndarray) -> None:
+def begin_with_neighbours(model: PreTrainedModel, tokens: np.ndarray) -> None:
     """Set `model`'s embeddings to what the neighbours of each character in `tokens` (T,) say of it.
 
     Tokens that never occur keep the weights they have. The same tokens and torch seed give the same embeddings.
     """
-    embedding = model.transformer.wte.weight  # (V, C), shared with the output layer
+    embedding = model.get_input_embeddings().weight  # (V, C), a GPT-2 shares it with its output layer
     found = neighbour_embeddings(tokens, *embedding.shape)
     occurs = (found != 0).any(dim=1, keepdim=True)
     with torch.no_grad():

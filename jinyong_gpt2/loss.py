@@ -53,6 +53,9 @@ class LanguageModelLoss(torch.nn.Module):
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.model = model
+        # What accelerate asks a Hugging Face model for when it shards one.
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
+        self.tie_weights = getattr(model, "tie_weights", lambda: None)
 
     def forward(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = self.model(input_ids=inputs, use_cache=False).logits  # (B, L, V)

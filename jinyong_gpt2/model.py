@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
@@ -78,8 +78,8 @@ def load_model(folder: str | os.PathLike[str], **options: Any) -> GPT2LMHeadMode
 def attend_in_float32(model: GPT2LMHeadModel) -> None:
     """Let `model` compute attention in float32 inside a bf16 autocast.
 
-    With heads a few numbers wide, as in `mini`, a CPU computes bf16 attention more slowly than float32. Only this object
-    changes; nothing of it is saved.
+    With heads a few numbers wide, as in `mini`, a CPU computes bf16 attention more slowly than float32. Only this
+    object changes; nothing of it is saved.
     """
     import torch
     from transformers import AttentionInterface
@@ -139,18 +139,18 @@ def resolve_device(device: str = "auto") -> torch.device:
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "P100": 19e12}
 
 
-def flops_per_token(model: GPT2LMHeadModel, context_length: int) -> float:
+def flops_per_token(model: PreTrainedModel, context_length: int) -> float:
     """Floating-point operations of a forward and backward pass, a token (Chowdhery et al. 2022, appendix B).
 
-    Six a weight that multiplies: the matrices of the blocks and the output layer, not the embedding look-ups; and the
-    attention's own products, of which the causal mask needs half.
+    Six a weight that multiplies: the matrices inside a GPT-2 or an LSTM and the output layer, not the embedding
+    look-ups; and the attention's own products, of which the causal mask needs half.
     """
+    look_ups_and_output = ("wte.", "wpe.", "lm_head.")
+    inside = [p for name, p in model.named_parameters() if not any(part in name for part in look_ups_and_output)]
+    matrices = sum(p.numel() for p in [*inside, model.lm_head.weight] if p.ndim == 2)
     config = model.config
-    matrices = sum(
-        p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "wte" not in name and "wpe" not in name
-    )
-    output = config.vocab_size * config.n_embd
-    return 6 * (matrices + output) + 6 * config.n_layer * config.n_embd * context_length
+    attention = config.n_layer * config.n_embd * context_length if config.model_type == "gpt2" else 0
+    return 6 * (matrices + attention)
 
 
 def peak_flops(device: torch.device) -> float:

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 def build_optimizers(model: torch.nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """The optimizers of `config.optimizer` for every parameter of `model`, each at its full learning rate.
 
-    `muon` is Muon and AdamW together, `adamw` AdamW alone. Weight decay is for matrices, never for norms and biases.
+    `muon` is Muon for the matrices of a GPT-2's blocks and AdamW for the rest; `adamw` is AdamW alone, and so is `muon`
+    for an LSTM, whose matrices are several in one. Weight decay is for matrices, never for norms and biases.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    embeddings = [p for name, p in named if "wte" in name or "wpe" in name]
-    matrices = [p for name, p in named if p.ndim == 2 and "wte" not in name and "wpe" not in name]
+    matrices = [p for name, p in named if p.ndim == 2 and ".h." in name]  # of the blocks
+    embeddings = [p for name, p in named if p.ndim == 2 and ".h." not in name]  # and an output layer of its own
     vectors = [p for _, p in named if p.ndim != 2]
     fused = {"fused": True} if all(p.device.type in ("cuda", "cpu") for _, p in named) else {}
-    if config.optimizer == "adamw":
+    if config.optimizer == "adamw" or not matrices:
         groups = [
             {"params": [*matrices, *embeddings], "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},

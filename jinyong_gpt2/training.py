@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +28,19 @@ import numpy as np
 import torch
 
 from jinyong_gpt2 import checkpoints
-from jinyong_gpt2.dataset import Batch, PreparedCorpus, TrainingOrder, Windows
+from jinyong_gpt2.cards import model_card
+from jinyong_gpt2.dataset import IGNORE, Batch, PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.embeddings import begin_with_neighbours
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import attend_in_float32, flops_per_token, load_model, new_model, parameter_count, peak_flops
+from jinyong_gpt2.model import SIZES, attend_in_float32, flops_per_token, new_model, parameter_count, peak_flops
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
+from jinyong_gpt2.sharding import agree, load_whole, prepare_to_shard, whole
 from jinyong_gpt2.tokenizer import is_character_start
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 LOG_EVERY = 10  # steps whose losses are fetched from the device together
 
@@ -50,30 +55,33 @@ class TrainConfig:
     """One training run. Every field is an option of `scripts/train.py`."""
 
     data: str = option("data/prepared", "the folder that scripts/prepare_corpus.py wrote")
-    output_dir: str = option("checkpoints/mini", "where last/, best/ and metrics.jsonl go")
-    size: str = option("mini", "a name in jinyong_gpt2.model.SIZES: testing, mini, jinyong, gpt2, …")
+    output_dir: str = option(
+        "checkpoints/mini", "where last/ (to resume from), best/ (on held-out text) and metrics.jsonl go"
+    )
+    size: str = option("mini", "mini, jinyong (the article's), gpt2, gpt2-medium, gpt2-large, gpt2-xl, testing, lstm")
+    parameters: int | None = option(None, "of an lstm: about so many; if not given, the earlier article's shape")
     context_length: int | None = option(
         None, "tokens a training window, control token counted; all there is room for if not given"
     )
-    init_from: str | None = option(None, "start from this checkpoint's weights: any GPT-2 folder")
+    init_from: str | None = option(None, "start from this checkpoint's weights: any GPT-2 folder, data/pretrained say")
     embeddings: str = option("neighbours", "of a new model: neighbours (characters in like company alike) or random")
     resume: bool = option(False, "go on from output_dir/last where there is one")
     seed: int = option(0, "of weights, data order and dropout")
 
-    max_steps: int = option(2000, "optimizer steps in all")
+    max_steps: int = option(2000, "optimizer steps in all, those before a --resume counted")
     stop_after: int | None = option(None, "save and leave after this step; the schedule stays that of max_steps")
     batch_size: int = option(16, "windows per optimizer step over all processes")
     micro_batch_size: int | None = option(None, "windows per forward pass of a process; halved where memory runs out")
     generic_share: float = option(0.25, "share of windows that carry the generic control token")
-    dropout: float = option(0.0, "after embeddings, attention and blocks")
+    dropout: float = option(0.0, "of a GPT-2, after embeddings, attention and blocks")
 
-    optimizer: str = option("muon", "muon (matrices; AdamW for the rest) or adamw")
-    learning_rate: float = option(3e-3, "of AdamW")
-    muon_learning_rate: float = option(0.02, "of Muon")
-    weight_decay: float = option(0.01, "of AdamW where it moves the matrices too")
-    muon_weight_decay: float = option(0.1, "of Muon")
-    beta2: float = option(0.95, "AdamW's second moment")
-    schedule: str = option("trapezoid", "trapezoid, linear or constant")
+    optimizer: str = option("muon", "muon (a GPT-2's blocks; AdamW for the rest, and for an lstm) or adamw")
+    learning_rate: float = option(3e-3, "AdamW's, at its full height")
+    muon_learning_rate: float = option(0.02, "Muon's")
+    weight_decay: float = option(0.01, "AdamW's, where it moves the matrices too")
+    muon_weight_decay: float = option(0.1, "Muon's")
+    beta2: float = option(0.95, "decay of AdamW's second moment")
+    schedule: str = option("trapezoid", "of the learning rate: trapezoid, linear or constant")
     warmup_steps: int = option(50, "steps to the full learning rate")
     decay_share: float = option(0.5, "trapezoid: share of the steps over which the rate falls to zero")
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
@@ -88,6 +96,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         choices = {
+            "size": (*SIZES, "lstm"),
             "embeddings": ("neighbours", "random"),
             "optimizer": ("muon", "adamw"),
             "schedule": ("trapezoid", "linear", "constant"),
@@ -96,12 +105,23 @@ class TrainConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("max_steps", "batch_size"):
-            if getattr(self, name) < 1:
+        if self.size == "lstm" and (self.dropout or self.init_from):
+            raise ValueError("an lstm has no dropout and starts from no checkpoint: leave dropout and init_from out")
+        if self.size != "lstm" and self.parameters is not None:
+            raise ValueError(f"parameters is for size lstm: {self.size} has a shape of its own")
+        for name in ("max_steps", "stop_after", "batch_size", "micro_batch_size", "parameters"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("dropout", "generic_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+    def command(self) -> str:
+        """The command line that says the same."""
+        always = ("data", "output_dir", "size", "max_steps")
+        options = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        said = [(name, value) for name, value in options if name in always or value != getattr(type(self), name)]
+        return shlex.join(["python", "scripts/train.py", *(str(part) for n, v in said for part in (f"--{n}", v))])
 
 
 class TrainingDiverged(RuntimeError):
@@ -138,51 +158,84 @@ class _Run:
         if state is None and checkpoints.last_folder(self.folder) is not None:
             raise ValueError(f"{self.folder} holds a run already: add --resume, or choose another --output_dir")
         self.accelerator = _accelerator(config)
+        self.sharded = prepare_to_shard(self.accelerator)
         self.device = self.accelerator.device
         self.processes, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         if config.batch_size % self.processes:
             raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {self.processes} processes")
 
         torch.manual_seed(config.seed)
-        if state is not None:
-            self.model = load_model(checkpoints.last_folder(self.folder))
-        elif config.init_from is not None:
-            self.model = model_from(config.init_from, self.data.tokenizer, config.dropout)
-        else:
-            self.model = new_model(config.size, self.data.tokenizer, config.context_length, config.dropout)
-            if config.embeddings == "neighbours":
-                begin_with_neighbours(self.model, self.data.train)
+        self.model = self._first_model() if state is None else self._resumed_model()
         self.length = config.context_length or self.model.config.n_positions
+        gpt2 = self.model.config.model_type == "gpt2"
+        if not gpt2:
+            self.model.config.n_positions = self.length  # an LSTM has room for any length
         room = self.model.config.n_positions
         if self.length > room:
             raise ValueError(f"context_length {self.length} is more than the {room} tokens the checkpoint has room for")
         self.windows = Windows(self.data, "train", self.length)
         self.order = TrainingOrder(self.windows, config.batch_size, config.seed, config.generic_share)
         self.heldout = Windows(self.data, "heldout", self.length) if self.data.heldout.size else None
-        self._counts = torch.from_numpy(is_character_start(self.data.tokenizer)).to(self.device)
+        starts = is_character_start(self.data.tokenizer)
+        self._counts = torch.from_numpy(starts).to(self.device)
+        self._corpus = {
+            "hash": self.data.hash,
+            "tokens": self.data.manifest["tokens"],
+            "characters": {split: int(starts[self.data.tokens(split)].sum()) for split in ("train", "heldout")},
+            "titles": [novel["title"] for novel in self.data.manifest["novels"]],
+        }
 
         self.model.to(self.device)
-        if self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+        if gpt2 and self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
             attend_in_float32(self.model)
+        if self.sharded:
+            agree(self.model)
         loss = LanguageModelLoss(self.model)
         optimizers = build_optimizers(loss, config)
         self.loss, *self.optimizers = self.accelerator.prepare(loss, *optimizers)
-        if config.compile or (config.compile is None and self.device.type == "cuda"):
+        if config.compile or (config.compile is None and self.device.type == "cuda" and not self.sharded):
             self.loss.compile()
         self.full_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.micro_batch = min(config.micro_batch_size or config.batch_size, config.batch_size // self.processes)
 
         self.step, self.tokens_seen, self.best, self._saved = 0, 0, math.inf, -1
+        self._measured = (-1, math.inf)  # at which step last, and the bits per character
         self._pending: list[dict[str, Any]] = []
         if state is not None:
             self._restore(state)
         self.utilisation_unit = flops_per_token(self.model, self.length) / (peak_flops(self.device) * self.processes)
 
+    def _first_model(self) -> PreTrainedModel:
+        config = self.config
+        if config.init_from is not None:
+            return model_from(config.init_from, self.data.tokenizer, config.dropout)
+        if config.size == "lstm":
+            from jinyong_gpt2.baselines import new_lstm
+
+            model = new_lstm(self.data.tokenizer, config.parameters, config.context_length)
+        else:
+            model = new_model(config.size, self.data.tokenizer, config.context_length, config.dropout)
+        if config.embeddings == "neighbours":
+            begin_with_neighbours(model, self.data.train)
+        return model
+
+    def _resumed_model(self) -> PreTrainedModel:
+        from jinyong_gpt2.baselines import open_model
+
+        folder = checkpoints.last_folder(self.folder)
+        began = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
+        if began["size"] != self.config.size:
+            raise ValueError(
+                f"{self.folder} holds a run of size {began['size']}, not {self.config.size}: "
+                f"go on with --size {began['size']}, or choose another --output_dir"
+            )
+        return open_model(folder)
+
     def _restore(self, state: dict[str, Any]) -> None:
         if state["corpus"] != self.data.hash:
             raise ValueError(f"{self.folder} was trained on another corpus than {self.data.folder}: it cannot resume")
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            load_whole(optimizer, saved)
         self.step, self.tokens_seen = state["step"], state["tokens_seen"]
         self.best, self.micro_batch = state["best"], state["micro_batch"]
         checkpoints.trim_metrics(self.folder / "metrics.jsonl", self.step)
@@ -223,9 +276,13 @@ class _Run:
             measure = self._due(config.eval_every) or (config.eval_every and self.step == end)
             if self._due(LOG_EVERY) or measure or self._due(config.save_every):
                 rows = self._fetch(steps_per_second=(self.step - clock_step) / (time.perf_counter() - clock))
+                better = False
                 if measure and self.heldout is not None:
-                    rows[-1]["heldout_bits_per_char"] = self._measure_heldout()
+                    bits = rows[-1]["heldout_bits_per_char"] = self._measure_heldout()
+                    self._measured, better, self.best = (self.step, bits), bits < self.best, min(bits, self.best)
                 self._write(rows)
+                if better:
+                    self._save("best")
                 if self._due(config.save_every):
                     self.save()
                 yield from rows
@@ -314,11 +371,15 @@ class _Run:
         """Bits per character over evenly spread held-out windows, without overlap; each process measures its share."""
         rows = self.heldout.in_order()
         wanted = np.linspace(0, len(rows) - 1, min(self.config.eval_windows, len(rows))).round().astype(int)
-        rows = rows[wanted][self.rank :: self.processes]
+        rows = rows[wanted]
+        share = rows[self.rank :: self.processes]
+        # Sharded processes go through the model together: one with a window less takes one that does not count.
+        taken = np.concatenate([share, rows[: math.ceil(len(rows) / self.processes) - len(share)]])
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.loss.eval()
-        for start in range(0, len(rows), self.micro_batch):
-            batch = self.heldout.batch(rows[start : start + self.micro_batch])
+        for start in range(0, len(taken), self.micro_batch):
+            batch = self.heldout.batch(taken[start : start + self.micro_batch])
+            batch.targets[max(len(share) - start, 0) :] = IGNORE
             inputs, targets = (torch.from_numpy(a).to(self.device) for a in (batch.inputs, batch.targets))
             totals[0] += self.loss(inputs, targets)
             totals[1] += self._counts[targets[targets >= 0]].sum()
@@ -342,14 +403,10 @@ class _Run:
                 for name, value in row.items():
                     self._board.add_scalar(name, value, row["step"])
         self._log.flush()
-        measured = rows[-1].get("heldout_bits_per_char")
-        if measured is not None and measured < self.best:
-            self.best = measured
-            checkpoints.save(self.folder / "best", self.model, self.data.tokenizer, self._card())
 
     def save(self) -> None:
         """Write `last`: model, tokenizer and everything a resume needs."""
-        if not self.accelerator.is_main_process or self._saved == self.step:
+        if self._saved == self.step:
             return
         state = {
             "step": self.step,
@@ -357,20 +414,33 @@ class _Run:
             "best": self.best,
             "micro_batch": self.micro_batch,
             "corpus": self.data.hash,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],
         }
-        checkpoints.save(self.folder / "last", self.model, self.data.tokenizer, self._card(), state)
+        self._save("last", state)
         self._saved = self.step
 
-    def _card(self) -> dict[str, Any]:
-        return {
+    def _save(self, name: str, state: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint: the first process does, with the weights of all where they are sharded."""
+        weights = whole(dict(self.model.named_parameters())) if self.sharded else None
+        if self.accelerator.is_main_process:
+            checkpoints.save(self.folder / name, self.model, self.data.tokenizer, self._texts(), state, weights)
+
+    def _texts(self) -> dict[str, str]:
+        """What is written beside a checkpoint: where it comes from, for programs and for people."""
+        measured_at, bits = self._measured
+        record = {
             "config": asdict(self.config),
+            "command": self.config.command(),
+            "versions": {name: _version(name) for name in ("jinyong_gpt2", "torch", "transformers")},
             "step": self.step,
             "parameters": parameter_count(self.model),
             "characters_seen": self.tokens_seen,
+            "heldout_bits_per_char": bits if measured_at == self.step else None,
             "best_heldout_bits_per_char": None if math.isinf(self.best) else self.best,
-            "corpus": {"hash": self.data.hash, "tokens": self.data.manifest["tokens"]},
+            "corpus": self._corpus,
         }
+        lines = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
+        return {"training.json": lines, "README.md": model_card(record, self.model.config)}
 
     def _agree(self, stopped: bool) -> bool:
         """Whether any process was asked to stop: one alone knows at once, many ask each other now and then."""
@@ -385,6 +455,7 @@ class _Run:
 
 def _accelerator(config: TrainConfig) -> Accelerator:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if config.device == "cuda" and on_cpu:
@@ -396,7 +467,17 @@ def _accelerator(config: TrainConfig) -> Accelerator:
             precision = "bf16" if fast_bf16 else "no"
         else:
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        # Accelerate remembers the first run's precision for the whole process; in a notebook the next may have another.
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(mixed_precision=precision, cpu=on_cpu)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # used from its folder, not installed
+        return None
 
 
 @contextmanager

@@ -1,17 +1,38 @@
-"""Watch a run in a notebook: a bar, and the curve as it grows.
+"""Watch a run: a bar anywhere, and in a notebook the curve as it grows.
 
-for metrics in watch(train(config), config.max_steps):
+for metrics in progress(train(config), config.max_steps):  # in a terminal
+    pass
+for metrics in watch(train(config), config.max_steps):  # in a notebook
     pass
 """
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 REDRAW = 2.0  # seconds between two drawings
+
+
+def progress(run: Iterable[dict[str, Any]], max_steps: int, name: str = "training") -> Iterator[dict[str, Any]]:
+    """Pass on the metrics of `train`, with a progress bar; of several processes the first alone shows one."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=max_steps, desc=name, unit="step", disable=os.environ.get("RANK", "0") != "0") as bar:
+        for metrics in run:
+            if bar.n == 0:  # a resumed run begins where it was, which is no speed
+                bar.initial = bar.n = bar.last_print_n = metrics["step"] - 1
+            bar.update(metrics["step"] - bar.n)
+            if "characters_per_second" in metrics:
+                bar.set_postfix_str(
+                    f"loss {metrics['loss']:.2f}, {metrics['characters_per_second']:,.0f} characters/s, "
+                    f"{metrics['utilisation']:.0%} of the device",
+                    refresh=False,
+                )
+            yield metrics
 
 
 def watch(run: Iterable[dict[str, Any]], max_steps: int) -> Iterator[dict[str, Any]]:
@@ -20,23 +41,15 @@ def watch(run: Iterable[dict[str, Any]], max_steps: int) -> Iterator[dict[str, A
     Loss is drawn in bits a token, so that it compares with the held-out bits per character beside it.
     """
     from IPython.display import display
-    from tqdm.auto import tqdm
 
     rows: list[dict[str, Any]] = []
     handle, drawn = display(draw(rows, max_steps), display_id=True), time.monotonic()
-    with tqdm(total=max_steps, unit="step") as bar:
-        for metrics in run:
-            rows.append(metrics)
-            bar.update(metrics["step"] - bar.n)
-            if "characters_per_second" in metrics:
-                bar.set_postfix_str(
-                    f"loss {metrics['loss']:.2f}, {metrics['characters_per_second']:,.0f} characters/s, "
-                    f"{metrics['utilisation']:.0%} of the device"
-                )
-            if time.monotonic() - drawn > REDRAW and handle is not None:
-                handle.update(draw(rows, max_steps))
-                drawn = time.monotonic()
-            yield metrics
+    for metrics in progress(run, max_steps):
+        rows.append(metrics)
+        if time.monotonic() - drawn > REDRAW and handle is not None:
+            handle.update(draw(rows, max_steps))
+            drawn = time.monotonic()
+        yield metrics
     if handle is not None:
         handle.update(draw(rows, max_steps))
 

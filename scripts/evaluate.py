@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def main() -> None:
         skipped.append(f"{len(held_out(prepared)) - len(pieces)} held-out chapters, for --max-chars {args.max_chars}")
 
     if args.train_lstm:
-        models = {"LSTM": (train(prepared, gpt2, args, out).to(device), prepared.tokenizer)} | models
+        folders["LSTM"] = train_lstm(prepared, gpt2, args, out)
+        models = {"LSTM": (open_model(folders["LSTM"], device), prepared.tokenizer)} | models
     elif not any(name.startswith("LSTM") for name in models):
         skipped.append("LSTM: train one with --train-lstm STEPS, or give one with --model LSTM=FOLDER")
 
@@ -172,23 +174,26 @@ def reusable(path: str | None, corpus_hash: str, pieces: Any) -> dict[str, Any]:
     return {score.name: score for score in same}
 
 
-def train(prepared: Any, gpt2: Any, args: argparse.Namespace, out: Path) -> Any:
-    """An LSTM with as many parameters as the GPT-2, on `--train-lstm` steps of the same windows."""
-    import torch
-    from tqdm import tqdm
+def train_lstm(prepared: Any, gpt2: Any, args: argparse.Namespace, out: Path) -> str:
+    """The checkpoint of an LSTM with as many parameters as the GPT-2, after `--train-lstm` steps of the same windows.
 
-    from jinyong_gpt2.baselines import new_lstm, train_lstm
-    from jinyong_gpt2.model import parameter_count, resolve_device
+    Begun before with the same options, it goes on from there.
+    """
+    from jinyong_gpt2.model import parameter_count
+    from jinyong_gpt2.training import TrainConfig, train
+    from jinyong_gpt2.watching import progress
 
-    torch.manual_seed(args.seed)
-    length = args.context_length or trained_context(args.checkpoint, gpt2)
-    model = new_lstm(prepared.tokenizer, parameter_count(gpt2), length).to(resolve_device(args.device))
-    bar = tqdm(train_lstm(model, prepared, args.train_lstm, args.batch_size, seed=args.seed), total=args.train_lstm)
-    for metrics in bar:
-        bar.set_description(f"LSTM, loss {metrics['loss']:.2f}")
-    model.save_pretrained(out / "lstm")
-    prepared.tokenizer.save_pretrained(out / "lstm")
-    return model
+    config = TrainConfig(
+        data=str(prepared.folder), output_dir=str(out / "lstm"), size="lstm", parameters=parameter_count(gpt2),
+        context_length=args.context_length or trained_context(args.checkpoint, gpt2), max_steps=args.train_lstm,
+        batch_size=args.batch_size, seed=args.seed, device="cpu" if args.device == "cpu" else "auto", resume=True,
+    )  # fmt: skip
+    card = out / "lstm" / "last" / "training.json"
+    if card.is_file() and json.loads(card.read_text(encoding="utf-8"))["config"] != asdict(config):
+        raise SystemExit(f"{out / 'lstm'} holds an LSTM trained with other options: delete it, or choose another --out")
+    for _ in progress(train(config), config.max_steps, "LSTM"):
+        pass
+    return str(out / "lstm" / "best")
 
 
 def compare_passages(models: Any, prepared: Any, args: argparse.Namespace, out: Path, skipped: list[str]) -> Any:

@@ -67,68 +67,40 @@ def held_out_table(evaluation: dict[str, Any]) -> str:
     return "\n".join(["| model | bits per character |", "| --- | --- |", *rows])
 
 
+ABOUT = """It is the small one: trained on two CPU cores, so that a clone has something to write with.
+Weights are stored in 16 bits and opened in 32."""
+
+DATA = """77 Ming and Qing vernacular novels (俠義、公案、英雄傳奇 and other fiction), in the public domain everywhere:
+their authors died more than a century ago, or they appeared before 1931 by unknown hands. And the fourteen tales of
+`data/sample`, written for this project. No text of Jin Yong's is in it. Which chapters are held out, about 2%, is
+decided by a hash."""
+
+LIMITS = """It writes in the manner of its data: period vernacular, 話說 and 且聽下回分解, not the modern prose of the
+1950s to 1970s. People, speech and fights are there; who does what to whom drifts after a sentence or two. Names may be
+anyone's. The novels hold the views of their times on women, servants and foreigners, and so may what it writes. It
+knows no facts."""
+
+
 def card(folder: Path, training: dict[str, Any], evaluation: dict[str, Any] | None, commands: str) -> str:
     """The model card, from what training and evaluation recorded and ten samples."""
     from jinyong_gpt2 import Writer
+    from jinyong_gpt2.cards import model_card
 
     writer = Writer.from_pretrained(folder)
     samples = [writer.generate(PROMPT, max_new_tokens=120, seed=seed)[0].continuation for seed in range(10)]
     quoted = "\n\n".join(f"**{i}** {' '.join(text.split())}" for i, text in enumerate(samples))
-    shape = writer.model.config
-    tokens = training["corpus"]["tokens"]
-    settings = {name: value for name, value in training["config"].items() if name not in ("data", "output_dir")}
-    measured = held_out_table(evaluation) if evaluation else "Not measured yet: run scripts/evaluate.py."
-    return f"""---
-language: zh
-license: mit
-library_name: transformers
-pipeline_tag: text-generation
----
-
-# The bundled checkpoint
-
-A character-level GPT-2 of {shape.n_layer} layers × {shape.n_head} heads × {shape.n_embd}, {training["parameters"]:,}
-parameters, context {shape.n_positions}, vocabulary {shape.vocab_size:,}. It is the small one: trained on two CPU
-cores, so that a clone has something to write with. Weights are stored in 16 bits and opened in 32.
-
-## Data
-
-77 Ming and Qing vernacular novels (俠義、公案、英雄傳奇 and other fiction), in the public domain everywhere: their
-authors died more than a century ago, or they appeared before 1931 by unknown hands. And the fourteen tales of
-`data/sample`, written for this project. No text of Jin Yong's is in it. There are {tokens["train"]:,} characters to
-train on; about 2% of the chapters, {tokens["heldout"]:,} characters, chosen by a hash, were held out. SHA-256 of the
-prepared tokens: `{training["corpus"]["hash"]}`.
-
-Each work has a control token (`<|水滸傳|>`), first in its windows; a quarter of the windows carry the generic
-`<|endoftext|>` instead.
-
-## Training
-
-{training["step"]:,} steps; {training["characters_seen"] / 1e6:.1f} million characters seen.
-
-```
-{commands}
-```
-
-Settings of the last command: `{json.dumps(settings)}`
-
-## Held-out bits per character
-
-{measured}
-
-## Samples
-
-Not picked: seeds 0 to 9, default settings, after 「{PROMPT}」
-
-{quoted}
-
-## Limits
-
-It writes in the manner of its data: period vernacular, 話說 and 且聽下回分解, not the modern prose of the 1950s to
-1970s. People, speech and fights are there; who does what to whom drifts after a sentence or two. Names may be anyone's.
-The novels hold the views of their times on women, servants and foreigners, and so may what it writes. It knows no
-facts.
-"""
+    not_picked = f"Not picked: seeds 0 to 9, default settings, after 「{PROMPT}」"
+    return model_card(
+        training,
+        writer.model.config,
+        title="The bundled checkpoint",
+        license="mit",
+        about=ABOUT,
+        data=DATA,
+        commands=commands,
+        measured=held_out_table(evaluation) if evaluation else None,
+        closing=f"\n## Samples\n\n{not_picked}\n\n{quoted}\n\n## Limits\n\n{LIMITS}\n",
+    )
 
 
 if __name__ == "__main__":

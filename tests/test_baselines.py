@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from test_training import config, losses
 
-from jinyong_gpt2.baselines import continuations, new_lstm, open_model, train_lstm
-from jinyong_gpt2.dataset import PreparedCorpus
+from jinyong_gpt2 import training
+from jinyong_gpt2.baselines import continuations, new_lstm, open_model
 from jinyong_gpt2.evaluation import bits_per_char, token_bits
-from jinyong_gpt2.model import new_model, parameter_count
+from jinyong_gpt2.loss import LanguageModelLoss
+from jinyong_gpt2.model import flops_per_token, new_model, parameter_count
+from jinyong_gpt2.optimizers import build_optimizers
 from jinyong_gpt2.tokenizer import build_tokenizer, control_id, encode
+from jinyong_gpt2.training import train
 
 TEXT = "風吹草動，他便停下來聽；雨打芭蕉，他便坐下來等。" * 6
 
@@ -72,16 +76,68 @@ def test_saved_and_opened_it_is_the_same(tokenizer, lstm, tmp_path):
         open_model(tmp_path)
 
 
-def test_training_learns_the_windows_gpt2_would_see(tokenizer, tmp_path):
-    ids = np.array(encode(tokenizer, TEXT), np.uint16)
-    chapters = [{"title": "一", "split": "train", "start": 0, "stop": len(ids)}]
-    prepared = PreparedCorpus(tmp_path, tokenizer, ids, ids[:0], {"novels": [{"title": "甲", "chapters": chapters}]})
-    torch.manual_seed(0)
-    model = new_lstm(tokenizer, parameters=300_000, context_length=32)
-    losses = [metrics["loss"] for metrics in train_lstm(model, prepared, 150, 4, learning_rate=1e-2)]
-    assert losses[0] == pytest.approx(np.log(len(tokenizer)), rel=0.05)
-    assert losses[-1] < losses[0] / 2
-    assert not model.training
+def lstm_config(prepared, folder, **changes):
+    return config(
+        prepared, folder, **{"size": "lstm", "parameters": 300_000, "learning_rate": 0.02, "dropout": 0.0, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    """An LSTM's uninterrupted run of 60 steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, list(train(lstm_config(prepared, folder, max_steps=60)))
+
+
+def test_the_one_trainer_trains_it_and_its_checkpoint_opens(prepared, trained):
+    folder, metrics = trained
+    assert metrics[0]["loss"] == pytest.approx(np.log(len(prepared.tokenizer)), rel=0.05)
+    assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
+    model, text = open_model(folder / "best"), prepared.tokenizer.decode(prepared.heldout)
+    assert parameter_count(model) == pytest.approx(300_000, rel=0.1)
+    assert bits_per_char(model, prepared.tokenizer, text) < np.log2(len(prepared.tokenizer)) / 2
+
+
+def test_it_sees_the_windows_gpt2_sees(prepared, tmp_path):
+    runs = [training._Run(c) for c in (lstm_config(prepared, tmp_path / "a"), config(prepared, tmp_path / "b"))]
+    for step in (0, 1, 30):
+        (ours, *_), (theirs, *_) = (run._load(step) for run in runs)
+        assert torch.equal(ours, theirs)
+
+
+def test_its_resumed_run_repeats_an_uninterrupted_one_to_the_bit(prepared, trained, tmp_path):
+    list(train(lstm_config(prepared, tmp_path, max_steps=60, stop_after=7)))
+    list(train(lstm_config(prepared, tmp_path, max_steps=60, resume=True)))
+    assert losses(tmp_path) == losses(trained[0])
+
+
+def test_muon_moves_no_recurrent_matrix(prepared, lstm, tokenizer, tmp_path):
+    settings = lstm_config(prepared, tmp_path, optimizer="muon")
+    optimizers = build_optimizers(LanguageModelLoss(lstm), settings)
+    assert [type(optimizer).__name__ for optimizer in optimizers] == ["AdamW"]
+    held = {id(p) for group in optimizers[0].param_groups for p in group["params"]}
+    assert held == {id(p) for p in lstm.parameters()}
+    gpt2 = build_optimizers(LanguageModelLoss(new_model("testing", tokenizer)), settings)
+    assert [len(group["params"]) for group in gpt2[0].param_groups] == [2 * 4]  # two blocks of four matrices
+
+
+def test_its_operations_are_those_of_its_products(lstm):
+    units, size, vocabulary = lstm.config.n_units, lstm.config.n_embd, lstm.config.vocab_size
+    multiplied = 4 * units * (size + units) + units * vocabulary
+    assert flops_per_token(lstm, 32) == flops_per_token(lstm, 64) == 6 * multiplied
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"dropout": 0.1}, "no dropout"), ({"size": "mini"}, "shape of its own")]
+)
+def test_settings_that_say_nothing_to_it_are_refused(prepared, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        lstm_config(prepared, tmp_path, **change)
+
+
+def test_a_gpt2_is_not_resumed_as_an_lstm(prepared, trained):
+    with pytest.raises(ValueError, match="holds a run of size lstm, not testing"):
+        next(train(config(prepared, trained[0], resume=True)))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt2"])

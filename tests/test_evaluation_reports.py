@@ -136,5 +136,5 @@ def test_script_measures_writes_and_says_what_it_skipped(prepared, models, tmp_p
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
     assert [score["model"] for score in report["scores"]][-2:] == ["LSTM", "GPT-2"]
     assert report["corpus_hash"] == prepared.hash and report["skipped"]
-    for name in ("bits_per_char.svg", "bits_per_char_by_novel.svg", "side_by_side.html", "lstm/config.json"):
+    for name in ("bits_per_char.svg", "bits_per_char_by_novel.svg", "side_by_side.html", "lstm/best/config.json"):
         assert (tmp_path / "out" / name).stat().st_size > 0

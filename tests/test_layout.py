@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jinyong_gpt2"
 ROOMS = [
     "novels", "script", "text_files", "overlap", "cleaning", "paragraphs", "chapters", "reading", "holdout", "corpus",
     "tokenizer", "dataset",
-    "model", "loss", "finetuning",
+    "model", "embeddings", "loss", "finetuning",
     "sampling", "passage", "decoding", "writer",
     "ngrams", "baselines",
-    "optimizers", "checkpoints", "training", "watching",
+    "optimizers", "sharding", "cards", "checkpoints", "training", "watching",
     "evaluation", "people", "variety", "memorization", "extraction", "comparison", "charts",
     "views", "attention",
     "history",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,6 +65,57 @@ def test_checkpoints_open_with_plain_hugging_face(straight, name):
     assert tokenizer.decode(ids[0], skip_special_tokens=True)
     card = json.loads((folder / name / "training.json").read_text())
     assert card["config"]["size"] == "testing" and card["corpus"]["hash"]
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_the_model_card_tells_the_run_and_its_code_works(prepared, straight, name, capsys):
+    folder, metrics = straight
+    card = (folder / name / "README.md").read_text(encoding="utf-8")
+    record = json.loads((folder / name / "training.json").read_text(encoding="utf-8"))
+    measured = f"{metrics[-1]['heldout_bits_per_char']:.3f}"
+    for fact in (
+        f"{record['parameters']:,} parameters", "《甲書》《乙書》《丙書》", prepared.hash, "20 of 20 steps", measured,
+        f"{len(prepared.tokenizer.decode(prepared.heldout)):,} in\nwhole chapters", "--max_steps 20",
+    ):  # fmt: skip
+        assert fact in card
+    assert card.startswith("---\nlanguage: zh\n")
+    for code in re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL):
+        exec(code.replace("the folder of this file", str(folder / name)).replace("=100", "=5"), {})
+    assert capsys.readouterr().out.count("他說") == 2
+
+
+def test_a_card_quotes_nothing_of_the_corpus(prepared, straight):
+    card = (straight[0] / "last" / "README.md").read_text(encoding="utf-8")
+    text = prepared.tokenizer.decode(prepared.train)
+    assert not [text[i : i + 6] for i in range(len(text) - 6) if text[i : i + 6] in card]
+
+
+def test_the_command_of_a_run_says_its_settings_again(prepared, tmp_path):
+    from transformers import HfArgumentParser
+
+    settings = config(prepared, tmp_path / "a b", resume=True, compile=False, init_from="it's here")
+    (again,) = HfArgumentParser(TrainConfig).parse_args_into_dataclasses(shlex.split(settings.command())[2:])
+    assert again == settings
+
+
+def test_another_precision_in_the_same_process(prepared, tmp_path):
+    for precision in ("no", "bf16", "no"):
+        settings = config(prepared, tmp_path / str(len(list(tmp_path.iterdir()))), mixed_precision=precision)
+        assert next(train(settings))["step"] == 1
+
+
+def test_phases_of_a_run_share_its_schedule_and_count_what_was_read(prepared, straight, tmp_path):
+    list(train(config(prepared, tmp_path / "same", stop_after=7)))
+    assert checkpoints.load_state(tmp_path / "same")["step"] == 7
+    list(train(config(prepared, tmp_path / "same", resume=True)))
+    assert losses(tmp_path / "same") == losses(straight[0])
+
+    short = config(prepared, tmp_path / "longer", stop_after=6, context_length=8, batch_size=8)
+    long = config(prepared, tmp_path / "longer", stop_after=10, context_length=32, batch_size=2, resume=True)
+    rows = [*train(short), *train(long)]
+    assert [row["learning_rate"] for row in rows] == [learning_rate_factor(step, short) for step in range(10)]
+    record = json.loads((tmp_path / "longer" / "last" / "training.json").read_text(encoding="utf-8"))
+    assert record["characters_seen"] == 6 * 8 * 8 + 4 * 2 * 32
 
 
 def test_the_loss_is_that_of_hugging_face(prepared, tmp_path):
@@ -234,7 +287,13 @@ def test_another_corpus_cannot_be_resumed_on(prepared, straight, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"optimizer": "sgd"}, "muon, adamw"), ({"max_steps": 0}, "max_steps"), ({"dropout": 2.0}, "dropout")],
+    [
+        ({"optimizer": "sgd"}, "muon, adamw"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"dropout": 2.0}, "dropout"),
+        ({"size": "large"}, "mini, .*lstm"),
+        ({"stop_after": 0}, "stop_after"),
+    ],
 )
 def test_bad_settings_are_refused_by_name(prepared, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
