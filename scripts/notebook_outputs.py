@@ -60,8 +60,20 @@ def tidy(notebook: Any) -> Any:
             continue
         cell.metadata.pop("execution", None)
         cell.execution_count = None
-        cell.outputs = [output for output in cell.outputs if _keep(output)]
+        cell.outputs = [output for output in _joined(cell.outputs) if _keep(output)]
     return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """A text that came character by character as one output, as a front end shows it."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if output.output_type == "stream" and last is not None and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _keep(output: Any) -> bool:

@@ -82,7 +82,7 @@ def test_what_a_reader_cannot_see_is_left_out(script):
         execution_count=3,
         metadata={"execution": {"iopub.execute_input": "2026"}, "tags": ["kept"]},
         outputs=[
-            new_output("stream", name="stdout", text=f"{script.ROOT}/data\n"),
+            *(new_output("stream", name="stdout", text=character) for character in f"{script.ROOT}/data\n"),
             new_output("stream", name="stderr", text="100%"),
             new_output("display_data", {script.WIDGET: {"model_id": "1"}, "text/plain": "Studio()"}),
             new_output("execute_result", {"text/html": "<iframe></iframe>", "text/plain": "View()"}, execution_count=3),
