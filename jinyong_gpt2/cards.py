@@ -45,7 +45,7 @@ def model_card(
 
 # {title or Path(config["output_dir"]).name}
 
-{_shape(shape, training["parameters"])} {about}
+{f"{_shape(shape, training['parameters'])} {about}".rstrip()}
 
 ## Data
 
@@ -57,7 +57,7 @@ the generic `<|endoftext|>` instead.
 
 ## Training
 
-{training["step"]:,} of {config["max_steps"]:,} steps; {training["characters_seen"] / 1e6:.1f} million characters seen.
+{training["step"]:,} of {config["max_steps"]:,} steps; {training["characters_seen"]:,} characters seen.
 Every setting is in `training.json`.
 
 ```

@@ -34,16 +34,17 @@ def model_from(
     `dropout` replaces the checkpoint's own where given. Raises FileNotFoundError where there is no checkpoint,
     ValueError where it is no GPT-2.
     """
-    from transformers import AutoConfig
+    from transformers import GPT2Config
 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"no checkpoint in {folder} (config.json is missing): init_from is a Hugging Face folder"
         )
-    config = AutoConfig.from_pretrained(folder)
-    if config.model_type != "gpt2":
-        raise ValueError(f"{folder} holds a {config.model_type} model: only a GPT-2 can be fine-tuned")
+    kind = GPT2Config.get_config_dict(folder)[0].get("model_type")
+    if kind != "gpt2":
+        raise ValueError(f"{folder} holds a {kind} model: only a GPT-2 can be fine-tuned")
+    config = GPT2Config.from_pretrained(folder)
     if dropout is not None:
         config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = dropout
     model = load_model(folder, config=config)

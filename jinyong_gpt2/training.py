@@ -118,10 +118,13 @@ class TrainConfig:
 
     def command(self) -> str:
         """The command line that says the same."""
-        always = ("data", "output_dir", "size", "max_steps")
-        options = [(f.name, getattr(self, f.name)) for f in fields(self)]
-        said = [(name, value) for name, value in options if name in always or value != getattr(type(self), name)]
-        return shlex.join(["python", "scripts/train.py", *(str(part) for n, v in said for part in (f"--{n}", v))])
+        words = ["python", "scripts/train.py"]
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.name in ("data", "output_dir", "size", "max_steps") or value != setting.default:
+                flag = value is True and setting.default is False
+                words += [f"--{setting.name}"] if flag else [f"--{setting.name}", str(value)]
+        return shlex.join(words)
 
 
 class TrainingDiverged(RuntimeError):
@@ -238,7 +241,8 @@ class _Run:
             load_whole(optimizer, saved)
         self.step, self.tokens_seen = state["step"], state["tokens_seen"]
         self.best, self.micro_batch = state["best"], state["micro_batch"]
-        checkpoints.trim_metrics(self.folder / "metrics.jsonl", self.step)
+        if self.accelerator.is_main_process:
+            checkpoints.trim_metrics(self.folder / "metrics.jsonl", self.step)
 
     # ---- the loop
 

@@ -21,10 +21,12 @@ def progress(run: Iterable[dict[str, Any]], max_steps: int, name: str = "trainin
     """Pass on the metrics of `train`, with a progress bar; of several processes the first alone shows one."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=max_steps, desc=name, unit="step", disable=os.environ.get("RANK", "0") != "0") as bar:
+    alone_or_first = os.environ.get("RANK", "0") == "0"
+    with tqdm(total=max_steps, desc=name, unit="step", leave=False, disable=not alone_or_first) as bar:
         for metrics in run:
             if bar.n == 0:  # a resumed run begins where it was, which is no speed
                 bar.initial = bar.n = bar.last_print_n = metrics["step"] - 1
+                bar.leave = True  # a run that cannot begin leaves no bar beside its message
             bar.update(metrics["step"] - bar.n)
             if "characters_per_second" in metrics:
                 bar.set_postfix_str(

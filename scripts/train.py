@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from tqdm import tqdm
@@ -38,7 +38,10 @@ from jinyong_gpt2.watching import progress
 
 
 class Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Defaults are told, and the examples keep their lines."""
+    """Defaults are told where there are any, and the examples keep their lines."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def main() -> int:

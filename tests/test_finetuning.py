@@ -71,9 +71,10 @@ def test_a_fine_tuned_run_begins_where_the_checkpoint_ended(prepared, tmp_path):
 def test_what_is_no_checkpoint_is_refused(prepared, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         model_from(tmp_path, prepared.tokenizer)
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ValueError, match="only a GPT-2"):
-        model_from(tmp_path, prepared.tokenizer)
+    for other in ("bert", "character-lstm"):
+        (tmp_path / "config.json").write_text(f'{{"model_type": "{other}"}}')
+        with pytest.raises(ValueError, match=f"holds a {other} model: only a GPT-2"):
+            model_from(tmp_path, prepared.tokenizer)
 
 
 def test_a_context_longer_than_the_checkpoint_has_room_for_is_refused(old, prepared, tmp_path):

@@ -23,6 +23,7 @@ from jinyong_gpt2.loss import cross_entropy_sum
 from jinyong_gpt2.model import load_model
 from jinyong_gpt2.optimizers import learning_rate_factor
 from jinyong_gpt2.training import TrainConfig, TrainingDiverged, train
+from jinyong_gpt2.watching import progress
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -96,6 +97,15 @@ def test_the_command_of_a_run_says_its_settings_again(prepared, tmp_path):
     settings = config(prepared, tmp_path / "a b", resume=True, compile=False, init_from="it's here")
     (again,) = HfArgumentParser(TrainConfig).parse_args_into_dataclasses(shlex.split(settings.command())[2:])
     assert again == settings
+
+
+def test_the_bar_passes_every_step_on_and_begins_where_a_resumed_run_was(straight, capsys):
+    metrics = straight[1]
+    assert list(progress(metrics, 20)) == metrics
+    assert list(progress(metrics[10:], 20)) == metrics[10:]
+    assert list(progress([], 20)) == []
+    first, resumed, nothing = capsys.readouterr().err.split("| 0/20")[1:4]
+    assert "100%" in first and "20/20" in resumed and "20/20" not in nothing
 
 
 def test_another_precision_in_the_same_process(prepared, tmp_path):

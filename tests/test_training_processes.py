@@ -77,11 +77,13 @@ def test_two_processes_give_the_losses_of_one(prepared, alone, tmp_path):
     assert measured[0] == pytest.approx(measured[1], rel=1e-3)
 
 
-def test_a_run_of_two_goes_on_as_one(prepared, alone, tmp_path):
-    settings = config(prepared, tmp_path / "run", dropout=0.0, stop_after=10)
+def test_a_run_goes_on_with_two_processes_and_then_with_one(prepared, alone, tmp_path):
+    settings = config(prepared, tmp_path / "run", dropout=0.0, stop_after=5)
+    list(train(settings))
+    settings.stop_after, settings.resume = 12, True
     done = launch(settings)
     assert done.returncode == 0, done.stderr[-3000:]
-    settings.stop_after, settings.resume = None, True
+    settings.stop_after = None
     list(train(settings))
     assert list(losses(tmp_path / "run").values()) == pytest.approx([row["loss"] for row in alone], rel=1e-3)
 
