@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def prepare_to_shard(accelerator: Accelerator) -> bool:
     """Whether `accelerator` shards models, which `accelerate launch --use_fsdp` chooses; sets its precision then.
 
-    Computing is in the run's precision, gradients are summed and the loss is told in float32. Every process begins
+    Computing is in the run's precision, gradients are summed in float32. Every process begins
     with the whole model, which is known to fit, instead of waiting for the first one's. Raises ValueError for the older
     FSDP, which flattens parameters.
     """
@@ -31,9 +31,8 @@ def prepare_to_shard(accelerator: Accelerator) -> bool:
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers, too, looks there
     accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-    accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
-        param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
-    )
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    accelerator.state.fsdp_plugin.mixed_precision_policy = policy
     return True
 
 

@@ -189,7 +189,7 @@ class _Run:
         }
 
         self.model.to(self.device)
-        if gpt2 and self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+        if gpt2 and not self.sharded and self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
             attend_in_float32(self.model)
         if self.sharded:
             agree(self.model)
