@@ -104,7 +104,7 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
 
     # Another cell starts a long text, and while it is being written the panel heeds its buttons.
     page.locator(".jp-Notebook .jp-Cell .cm-content").nth(1).click()
-    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Control+Enter")
     page.wait_for_selector(".jy-studio.jy-busy .jy-written span")
     page.get_by_role("button", name="停", exact=True).click()
     settled(page, 3, 3)
@@ -144,9 +144,10 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
 def test_the_studio_as_a_page_of_voila(open_page, lab, checkpoint):
     pytest.importorskip("voila")
     lab.save_notebook("page.ipynb", [STUDIO.format("voila")])
-    watched = open_page(f"{lab.url}voila/render/page.ipynb", width=400, height=900, scheme="dark")
+    watched = open_page(f"{lab.url}api", width=400, height=900, scheme="dark")
     page = watched.page
     page.set_default_timeout(lab.patience)
+    page.goto(f"{lab.url}voila/render/page.ipynb")
     write(page, CONTEXT + "<b onmouseover=alert(1)>&amp;")
     settled(page, 1, 1)
     first = written(page)
