@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-
 import pytest
 import torch
 
@@ -62,9 +59,12 @@ def write(page, context):
     page.get_by_role("button", name="寫", exact=True).click()
 
 
-def kernels(lab):
-    with urllib.request.urlopen(f"{lab.url}api/kernels") as answer:
-        return [kernel["id"] for kernel in json.load(answer)]
+def restart_kernel(page, lab, name):
+    """Start the kernel of a notebook anew, as another window would."""
+    sessions = page.request.get(f"{lab.url}api/sessions").json()
+    (kernel,) = [session["kernel"]["id"] for session in sessions if session["path"] == name]
+    token = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "_xsrf")
+    assert page.request.post(f"{lab.url}api/kernels/{kernel}/restart", headers={"X-XSRFToken": token}).ok
 
 
 def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
@@ -130,8 +130,7 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
     assert page.get_by_label("開頭").input_value() == CONTEXT
 
     # The kernel is started anew: the file still has it all.
-    (kernel,) = kernels(lab)
-    urllib.request.urlopen(urllib.request.Request(f"{lab.url}api/kernels/{kernel}/restart", method="POST"))
+    restart_kernel(page, lab, "studio.ipynb")
     page.goto(f"{lab.url}lab/tree/studio.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     lab.run_all(watched)
@@ -169,6 +168,6 @@ def test_the_studio_as_a_page_of_voila(open_page, lab, checkpoint):
     settled(page, 2, 1)
     assert written(page) == first
     assert len(HistoryFile(lab.folder / "voila.json").read().versions) == 2
-    # Voila's own template asks for a set of icons; the studio has none of them.
-    outside = [url for url in watched.requests if "/fontawesome-free@" not in url]
+    # Voila's own template asks for a set of icons and for MathJax; the studio needs neither.
+    outside = [url for url in watched.requests if "/fontawesome-free@" not in url and "/mathjax/" not in url]
     assert not outside, f"requests leave the page: {outside}"
