@@ -133,7 +133,7 @@ def memorization_curve(
             "epochs": metrics["step"] * config.batch_size * length / len(prepared.train),
         }
         for split, pieces in measured.items():
-            score = score_model(split, model, prepared.tokenizer, pieces, prepared, stride=length)
+            score = score_model(split, model, prepared.tokenizer, pieces, prepared, context_length=length)
             row[split] = score.bits_per_char
         shares = extractable_shares(model, prepared, lengths, count, prompt_tokens)
         yield row | {"extractable": shares}

@@ -18,10 +18,10 @@ from jinyong_gpt2.baselines import new_lstm
 from jinyong_gpt2.charts import chart_memorization, chart_novels, chart_scores
 from jinyong_gpt2.comparison import HUMAN, Example, compare, draw_examples_to_continue
 from jinyong_gpt2.dataset import prepare
-from jinyong_gpt2.evaluation import Score
+from jinyong_gpt2.evaluation import Score, held_out, score_model
 from jinyong_gpt2.extraction import memorization_curve
 from jinyong_gpt2.memorization import CopyIndex
-from jinyong_gpt2.model import new_model
+from jinyong_gpt2.model import load_model, new_model
 from jinyong_gpt2.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,6 +111,9 @@ def test_curve_measures_every_checkpoint_of_the_training(prepared, tmp_path):
     assert rows[1]["epochs"] == pytest.approx(4 * 2 * 32 / len(prepared.train))
     assert all(math.isfinite(row["train"]) and set(row["extractable"]["train"]) == {2, 4} for row in rows)
     assert rows[0]["train"] != rows[1]["train"]  # another model each time
+    # Measured over the window it was trained on; the model has room for 64 tokens, and the last 32 places are untrained.
+    trained = score_model("", load_model(tmp_path / "last"), prepared.tokenizer, held_out(prepared), prepared, 32)
+    assert rows[1]["heldout"] == pytest.approx(trained.bits_per_char)
 
 
 def test_script_measures_writes_and_says_what_it_skipped(prepared, models, tmp_path, monkeypatch, capsys):
