@@ -111,7 +111,7 @@ def test_curve_measures_every_checkpoint_of_the_training(prepared, tmp_path):
     assert rows[1]["epochs"] == pytest.approx(4 * 2 * 32 / len(prepared.train))
     assert all(math.isfinite(row["train"]) and set(row["extractable"]["train"]) == {2, 4} for row in rows)
     assert rows[0]["train"] != rows[1]["train"]  # another model each time
-    # Measured over the window it was trained on; the model has room for 64 tokens, and the last 32 places are untrained.
+    # Measured over the window it was trained on: of its 64 places the last 32 are untrained.
     trained = score_model("", load_model(tmp_path / "last"), prepared.tokenizer, held_out(prepared), prepared, 32)
     assert rows[1]["heldout"] == pytest.approx(trained.bits_per_char)
 
