@@ -62,14 +62,13 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def trained(args: argparse.Namespace, data: Path, out: Path, changes: dict[str, Any]) -> Path:
     """Train with a progress bar; the folder of the best checkpoint."""
-    from tqdm import tqdm
-
     from jinyong_gpt2.training import TrainConfig, train
+    from jinyong_gpt2.watching import progress
 
     config = TrainConfig(
         data=str(data), output_dir=str(out), max_steps=args.steps, batch_size=args.batch_size, seed=args.seed,
         context_length=args.context_length, eval_every=max(1, args.steps // 10), save_every=0, **changes,
     )  # fmt: skip
-    for _ in tqdm(train(config), total=args.steps, desc=out.name):
+    for _ in progress(train(config), args.steps, out.name):
         pass
     return out / "best"
