@@ -57,7 +57,7 @@ the generic `<|endoftext|>` instead.
 
 ## Training
 
-{training["step"]:,} of {config["max_steps"]:,} steps; {training["characters_seen"]:,} characters seen.
+{training["step"]:,} of {config["max_steps"]:,} steps; {_seen(training)}.
 Every setting is in `training.json`.
 
 ```
@@ -84,6 +84,12 @@ def _titles(titles: list[str]) -> str:
     named = "".join(f"《{title}》" for title in titles[:TITLES])
     more = f" and {len(titles) - TITLES} more" if len(titles) > TITLES else ""
     return f"{named}{more}." if titles else ""
+
+
+def _seen(training: dict[str, Any]) -> str:
+    before = training.get("characters_seen_before")
+    start = f", after the {before:,} of the checkpoint it began from" if before else ""
+    return f"{training['characters_seen']:,} characters seen{start}"
 
 
 def _measured(training: dict[str, Any]) -> str:

@@ -202,6 +202,7 @@ class _Run:
         self.micro_batch = min(config.micro_batch_size or config.batch_size, config.batch_size // self.processes)
 
         self.step, self.tokens_seen, self.best, self._saved = 0, 0, math.inf, -1
+        self._seen_before = _characters_seen(config.init_from)
         self._measured = (-1, math.inf)  # at which step last, and the bits per character
         self._pending: list[dict[str, Any]] = []
         if state is not None:
@@ -439,6 +440,7 @@ class _Run:
             "step": self.step,
             "parameters": parameter_count(self.model),
             "characters_seen": self.tokens_seen,
+            "characters_seen_before": self._seen_before,
             "heldout_bits_per_char": bits if measured_at == self.step else None,
             "best_heldout_bits_per_char": None if math.isinf(self.best) else self.best,
             "corpus": self._corpus,
@@ -475,6 +477,15 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         # Accelerate remembers the first run's precision for the whole process; in a notebook the next may have another.
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(mixed_precision=precision, cpu=on_cpu)
+
+
+def _characters_seen(folder: str | None) -> int | None:
+    """How many characters the checkpoint that a run begins from has seen in all; None where nobody knows."""
+    record = Path(folder or "") / "training.json"
+    if folder is None or not record.is_file():
+        return None
+    known = json.loads(record.read_text(encoding="utf-8"))
+    return known["characters_seen"] + (known.get("characters_seen_before") or 0)
 
 
 def _version(package: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +68,17 @@ def test_a_fine_tuned_run_begins_where_the_checkpoint_ended(prepared, tmp_path):
     tuned = config(prepared, tmp_path / "tuned", max_steps=1, init_from=str(tmp_path / "first" / "last"), dropout=0.0)
     first = next(train(tuned))["loss"]
     assert first < math.log(100) < next(train(config(prepared, tmp_path / "scratch", max_steps=1)))["loss"]
+
+
+def test_what_a_checkpoint_saw_before_is_counted_over_all_its_rounds(prepared, tmp_path):
+    folder = None
+    for round_, seen_before in enumerate((None, 128, 256)):
+        out = tmp_path / str(round_)
+        list(train(config(prepared, out, max_steps=1, batch_size=2, context_length=64, init_from=folder)))
+        folder = str(out / "last")
+        record = json.loads((Path(folder) / "training.json").read_text(encoding="utf-8"))
+        assert (record["characters_seen"], record["characters_seen_before"]) == (128, seen_before)
+    assert "128 characters seen, after the 256" in (Path(folder) / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_is_no_checkpoint_is_refused(prepared, tmp_path):
