@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from jinyong_gpt2 import checkpoints
+from jinyong_gpt2.allocator import keep_freed_memory
 from jinyong_gpt2.cards import model_card
 from jinyong_gpt2.dataset import IGNORE, Batch, PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.embeddings import begin_with_neighbours
@@ -167,6 +168,8 @@ class _Run:
         if config.batch_size % self.processes:
             raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {self.processes} processes")
 
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(config.seed)
         self.model = self._first_model() if state is None else self._resumed_model()
         self.length = config.context_length or self.model.config.n_positions
