@@ -75,26 +75,6 @@ def load_model(folder: str | os.PathLike[str], **options: Any) -> GPT2LMHeadMode
         return GPT2LMHeadModel.from_pretrained(folder, **{"dtype": torch.float32, **options})
 
 
-def attend_in_float32(model: GPT2LMHeadModel) -> None:
-    """Let `model` compute attention in float32 inside a bf16 autocast.
-
-    With heads a few numbers wide, as in `mini`, a CPU computes bf16 attention more slowly than float32. Only this
-    object changes; nothing of it is saved.
-    """
-    import torch
-    from transformers import AttentionInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-    def attention(module, query, key, value, *args, **options):  # (B, H, T, D) each
-        with torch.autocast(query.device.type, enabled=False):
-            return sdpa_attention_forward(module, query.float(), key.float(), value.float(), *args, **options)
-
-    AttentionInterface.register("sdpa_float32", attention)
-    AttentionMaskInterface.register("sdpa_float32", sdpa_mask)
-    model.set_attn_implementation("sdpa_float32")
-
-
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without transformers' own progress bars, which would break up ours, and the text that is being streamed."""

@@ -29,12 +29,13 @@ import torch
 
 from jinyong_gpt2 import checkpoints
 from jinyong_gpt2.allocator import keep_freed_memory
+from jinyong_gpt2.blockwise import attend_in_blocks
 from jinyong_gpt2.cards import model_card
 from jinyong_gpt2.dataset import IGNORE, Batch, PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.embeddings import begin_with_neighbours
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import SIZES, attend_in_float32, flops_per_token, new_model, parameter_count, peak_flops
+from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count, peak_flops
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
 from jinyong_gpt2.sharding import agree, load_whole, prepare_to_shard, whole
 from jinyong_gpt2.tokenizer import is_character_start
@@ -193,7 +194,7 @@ class _Run:
 
         self.model.to(self.device)
         if gpt2 and not self.sharded and self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
-            attend_in_float32(self.model)
+            attend_in_blocks(self.model)
         if self.sharded:
             agree(self.model)
         loss = LanguageModelLoss(self.model)

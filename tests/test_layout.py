@@ -18,7 +18,7 @@ ROOMS = [
     "model", "embeddings", "loss", "finetuning",
     "sampling", "passage", "decoding", "writer",
     "ngrams", "baselines",
-    "allocator", "optimizers", "sharding", "cards", "checkpoints", "training", "watching",
+    "allocator", "blockwise", "optimizers", "sharding", "cards", "checkpoints", "training", "watching",
     "evaluation", "people", "variety", "memorization", "extraction", "comparison", "charts",
     "views", "attention",
     "history",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from jinyong_gpt2.model import SIZES, attend_in_float32, flops_per_token, new_model, parameter_count, resolve_device
+from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count, resolve_device
 from jinyong_gpt2.tokenizer import build_tokenizer
 
 
@@ -57,21 +57,3 @@ def test_flops_follow_the_count_by_hand():
     block = 12 * 768**2
     by_hand = 6 * (10 * block + 13_317 * 768) + 6 * 10 * 768 * 1024
     assert flops_per_token(model, 1024) == by_hand
-
-
-def test_attention_in_float32_is_the_same_attention(tokenizer, tmp_path):
-    """Inside a bf16 autocast it gives what float32 gives; outside nothing changes, and nothing of it is saved."""
-    model = new_model("testing", tokenizer).eval()
-    ids = torch.randint(256, 300, (2, 40))
-    plain = model(ids).logits
-    attend_in_float32(model)
-    torch.testing.assert_close(model(ids).logits, plain)
-    seen = []
-    block = model.transformer.h[0].attn
-    block.c_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = model(ids).logits
-    assert seen[-1].dtype == torch.float32
-    torch.testing.assert_close(rounded.float(), plain, rtol=0, atol=0.02)
-    model.save_pretrained(tmp_path)
-    assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
