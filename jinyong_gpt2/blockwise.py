@@ -46,15 +46,7 @@ def attend_in_blocks(model: GPT2LMHeadModel) -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-    def attention(
-        module: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: torch.Tensor | None,
-        **options: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """(B, H, T, D) each → (B, T, H, D)."""
+    def attention(module, query, key, value, mask, **options):  # (B, H, T, D) each → (B, T, H, D)
         if query.dtype != torch.bfloat16 or mask is not None or query.shape != key.shape:
             return sdpa_attention_forward(module, query, key, value, mask, **options)
         flat = [tensor.flatten(0, 1) for tensor in (query, key, value)]
