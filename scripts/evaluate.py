@@ -31,12 +31,15 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     from jinyong_gpt2.baselines import open_model
+    from jinyong_gpt2.allocator import keep_freed_memory
     from jinyong_gpt2.charts import chart_novels, chart_scores
     from jinyong_gpt2.evaluation import Score, held_out, score_model, score_table
     from jinyong_gpt2.model import resolve_device
 
     out, device, skipped = Path(args.out), resolve_device(args.device), []
     out.mkdir(parents=True, exist_ok=True)
+    if device.type == "cpu":
+        keep_freed_memory()
     folders = dict(model.split("=", 1) for model in args.model) | {args.name: args.checkpoint}
     models = {
         name: (open_model(folder, device), AutoTokenizer.from_pretrained(folder)) for name, folder in folders.items()
