@@ -30,8 +30,8 @@ def main() -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from jinyong_gpt2.baselines import open_model
     from jinyong_gpt2.allocator import keep_freed_memory
+    from jinyong_gpt2.baselines import open_model
     from jinyong_gpt2.charts import chart_novels, chart_scores
     from jinyong_gpt2.evaluation import Score, held_out, score_model, score_table
     from jinyong_gpt2.model import resolve_device
