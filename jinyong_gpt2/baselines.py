@@ -22,7 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from jinyong_gpt2.model import load_model, quietly
-from jinyong_gpt2.sampling import apply_temperature, candidate_generator, draw, top_p
+from jinyong_gpt2.sampling import Settings, apply_temperature, candidate_generator, draw, top_p
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -123,8 +123,8 @@ def continuations(
     tokenizer: PreTrainedTokenizerFast,
     contexts: Sequence[tuple[int, Sequence[int]]],
     max_new_tokens: int = 200,
-    temperature: float = 0.9,
-    nucleus: float = 0.95,
+    temperature: float = Settings.temperature,
+    nucleus: float = Settings.top_p,
     seed: int = 0,
     context_length: int | None = None,
 ) -> list[str]:

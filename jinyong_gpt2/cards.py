@@ -109,7 +109,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 folder = "the folder of this file"
 model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 inputs = tokenizer("<|endoftext|>他說：「", return_tensors="pt")
-ids = model.generate(**inputs, max_new_tokens=100, do_sample=True, top_p=0.95)
+ids = model.generate(**inputs, max_new_tokens=100, do_sample=True, top_p=0.9)
 print(tokenizer.decode(ids[0], skip_special_tokens=True))
 ```
 

@@ -23,6 +23,7 @@ from jinyong_gpt2.corpus import sentence_starts
 from jinyong_gpt2.dataset import PreparedCorpus
 from jinyong_gpt2.evaluation import held_out
 from jinyong_gpt2.people import keeping
+from jinyong_gpt2.sampling import Settings
 from jinyong_gpt2.tokenizer import control_id, encode, novel_titles
 from jinyong_gpt2.variety import variety
 
@@ -148,8 +149,8 @@ def compare(
     names: Mapping[str, Sequence[str]],
     index: CopyIndex | None = None,
     min_chars: int = 15,
-    temperature: float = 0.9,
-    top_p: float = 0.95,
+    temperature: float = Settings.temperature,
+    top_p: float = Settings.top_p,
     seed: int = 0,
     context_length: int | None = None,
 ) -> Comparison:

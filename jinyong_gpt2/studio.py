@@ -25,6 +25,7 @@ import traitlets
 
 from jinyong_gpt2.desk import SETS, Desk
 from jinyong_gpt2.history import FORMATS, History, Version
+from jinyong_gpt2.sampling import Settings
 from jinyong_gpt2.views.page import asset
 
 if TYPE_CHECKING:
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
     from jinyong_gpt2.writer import Writer
 
 # temperature, top_p, repetition_penalty
-PRESETS = {"沉穩": (0.7, 0.9, 1.05), "自然": (0.9, 0.95, 1.0), "奔放": (1.2, 0.98, 1.0)}
+PRESETS = {
+    "沉穩": (0.7, 0.9, 1.05),
+    "自然": (Settings.temperature, Settings.top_p, Settings.repetition_penalty),
+    "奔放": (1.2, 0.98, 1.0),
+}
 TO_SENTENCE_END = 80  # tokens more, at most, where a passage is to end with its sentence
 MAX_SEED = 2**31 - 1
 
@@ -119,9 +124,9 @@ class Studio:
             layout=_width("auto"),
             style={"button_width": "4.5em"},
         )
-        self.temperature = slider(widgets.FloatSlider, "溫度", 0.9, 0, 2, 0.05)
-        self.top_p = slider(widgets.FloatSlider, "top-p", 0.95, 0.05, 1, 0.01)
-        self.penalty = slider(widgets.FloatSlider, "避免重複", 1.0, 1, 1.5, 0.01)
+        self.temperature = slider(widgets.FloatSlider, "溫度", Settings.temperature, 0, 2, 0.05)
+        self.top_p = slider(widgets.FloatSlider, "top-p", Settings.top_p, 0.05, 1, 0.01)
+        self.penalty = slider(widgets.FloatSlider, "避免重複", Settings.repetition_penalty, 1, 1.5, 0.01)
         self.length = slider(widgets.IntSlider, "新寫字數", 120, 20, 1000, 20)
         self.count = slider(widgets.IntSlider, "幾稿並排", 3, 1, 8, 1)
         self.to_sentence_end = widgets.Checkbox(
