@@ -1,4 +1,4 @@
-# Sourced by quickstart.sh and test.sh: makes .venv with the packages of requirements.txt, once.
+# Sourced by the other shell scripts: makes .venv with the packages of requirements.txt, once.
 # Afterwards $PYTHON is the environment's interpreter. Every failure is one line that says what to do.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

@@ -9,16 +9,16 @@
 #
 #     FIRST=20000 SECOND=0 BATCH=32 bash scripts/release_checkpoint.sh FOLDER
 set -euo pipefail
+NOVELS=$(cd "${1:?"which folder holds the novels? bash scripts/release_checkpoint.sh FOLDER"}" && pwd)
 source "$(dirname "$0")/environment.sh"
 ensure_environment
 
-NOVELS=${1:?"which folder holds the novels? bash scripts/release_checkpoint.sh FOLDER"}
 SIZE=${SIZE:-mini}
 BATCH=${BATCH:-4}      # windows of 512 a step, or as many tokens in shorter ones; the second round takes twice as many
 FIRST=${FIRST:-6500}     # steps of the first round
 SECOND=${SECOND:-4300}   # and of the second; 0 leaves it out
 WITHOUT=${WITHOUT:-1800} # steps of the training without the work below
-TUNING=${TUNING:-800}    # steps of fine-tuning on it: ten minutes on two cores
+TUNING=${TUNING:-1000}   # steps of fine-tuning on it: some ten minutes on two cores
 LEFT_OUT=${LEFT_OUT:-七劍十三俠}
 DATA=data/prepared
 RUN=checkpoints/bundled
