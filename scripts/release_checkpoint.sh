@@ -14,7 +14,7 @@ source "$(dirname "$0")/environment.sh"
 ensure_environment
 
 SIZE=${SIZE:-mini}
-BATCH=${BATCH:-4}      # windows of 512 a step, or as many tokens in shorter ones; the second round takes twice as many
+BATCH=${BATCH:-4}        # windows of 512 a step, or as many tokens in shorter ones; the second round takes twice as many
 FIRST=${FIRST:-6500}     # steps of the first round
 SECOND=${SECOND:-4300}   # and of the second; 0 leaves it out
 WITHOUT=${WITHOUT:-1800} # steps of the training without the work below
