@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from jinyong_gpt2.history import EMPTY, History, HistoryFile, Request, export, to_markdown, to_text
 from jinyong_gpt2.passage import Character, Passage
+from jinyong_gpt2.sampling import Settings
 
 
 def passage(text="她說走", prompt="喬峯", **more):
@@ -266,7 +267,7 @@ def test_text_is_the_text_alone():
 
 
 def test_markdown_says_how_to_have_a_passage_again():
-    settings = {"max_new_tokens": 40, "temperature": 0.7, "top_p": 0.95}
+    settings = {"max_new_tokens": 40, "temperature": 0.7, "top_p": Settings.top_p}
     text = to_markdown([passage("她", settings=settings, novel="雪嶺刀")])
     assert "《雪嶺刀》　seed 7, candidate 0; max_new_tokens 40, temperature 0.7*" in text
     assert "<b>喬峯</b>她" in text
