@@ -1,8 +1,8 @@
 """The C library's memory, kept between the steps of a run on a CPU.
 
 Every step asks for the same few hundred megabytes and frees them again. glibc hands blocks above 32 MB, and the free
-top of its heap, back to the system at once, and the system clears every page anew for the next step: on a virtual
-machine up to a third of the time (BENCHMARKS.md). See mallopt(3).
+top of its heap, back to the system at once, and the system clears every page anew for the next step: beside other work
+on a virtual machine that took up to a third of the time, on a quiet one hardly any (BENCHMARKS.md). See mallopt(3).
 """
 
 from __future__ import annotations
