@@ -485,10 +485,9 @@ def _accelerator(config: TrainConfig) -> Accelerator:
 
 def _characters_seen(folder: str | None) -> int | None:
     """How many characters the checkpoint that a run begins from has seen in all; None where nobody knows."""
-    record = Path(folder or "") / "training.json"
-    if folder is None or not record.is_file():
+    if folder is None or not (Path(folder) / "training.json").is_file():
         return None
-    known = json.loads(record.read_text(encoding="utf-8"))
+    known = json.loads((Path(folder) / "training.json").read_text(encoding="utf-8"))
     return known["characters_seen"] + (known.get("characters_seen_before") or 0)
 
 

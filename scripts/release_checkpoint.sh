@@ -23,6 +23,12 @@ LEFT_OUT=${LEFT_OUT:-七劍十三俠}
 DATA=data/prepared
 RUN=checkpoints/bundled
 
+mapfile -t new < <(find "$NOVELS" -iname "*$LEFT_OUT*.txt")
+mapfile -t others < <(find "$NOVELS" -iname '*.txt' -not -iname "*$LEFT_OUT*.txt")
+if [ ${#new[@]} = 0 ]; then
+    fail "no $LEFT_OUT in $NOVELS: name a work of it, LEFT_OUT=… bash scripts/release_checkpoint.sh $NOVELS"
+fi
+
 [ -f "$DATA/manifest.json" ] || "$PYTHON" scripts/prepare_corpus.py "$NOVELS" data/sample --out "$DATA"
 
 train() {
@@ -53,12 +59,6 @@ sed -n '/^train() {/,/^fi$/p' "$0" >out/commands.txt
     --evaluation out/evaluation/evaluation.json --commands out/commands.txt
 
 # What fine-tuning is worth on a work that the checkpoint has truly never read.
-mapfile -t new < <(find "$NOVELS" -iname "*$LEFT_OUT*.txt")
-mapfile -t others < <(find "$NOVELS" -iname '*.txt' -not -name "*$LEFT_OUT*")
-if [ ${#new[@]} = 0 ]; then
-    echo "release_checkpoint.sh: no $LEFT_OUT in $NOVELS: name a work of it, LEFT_OUT=… bash $0 $NOVELS" >&2
-    exit 1
-fi
 [ -f "$DATA-others/manifest.json" ] ||
     "$PYTHON" scripts/prepare_corpus.py "${others[@]}" data/sample --out "$DATA-others"
 [ -f "$DATA-new/manifest.json" ] ||
