@@ -15,11 +15,13 @@ The only file that knows the model's insides. It reads the weights of a stock `G
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from torch.nn import functional as F
 
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
 ONE_THREAD = 512  # up to this many numbers in the residual streams side by side, more threads do not pay
+SHORTEST = 128  # places that are reserved for a text at first
+PADDING = 16  # numbers after each row of keys: rows a power of two apart would all fall into the same few cache lines
 WIDE = 32  # from this many rows on, 8-bit weights are unpacked for one matrix product
 
 
@@ -82,26 +86,57 @@ class Dense:
 
 
 class Int8:
-    """The same with weights rounded to 8 bits, a scale for each output, symmetric about zero."""
+    """The same with weights rounded to 8 bits, a scale for each output, symmetric about zero.
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    `place` is where the weights go, given how many; their own memory if not given.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        place: Callable[[int], torch.Tensor] = lambda size: torch.empty(size, dtype=torch.int8),
+    ) -> None:
         rows = weight.t().float()  # (out, in)
         scale = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12).bfloat16()
-        self.weight = (rows / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
+        self.weight = place(rows.numel()).view(rows.shape)
+        self.weight.copy_((rows / scale.float()).round_().clamp_(-127, 127))
         self.scale = scale.squeeze(1)  # (out,)
         self.bias = None if bias is None else bias.bfloat16()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] >= WIDE:  # (N, in) -> (N, out)
-            return F.linear(x, self.weight.bfloat16() * self.scale[:, None], self.bias)
-        y = torch._weight_int8pack_mm(x, self.weight, self.scale)
+        if x.shape[0] < WIDE:  # (N, in) -> (N, out)
+            y = torch._weight_int8pack_mm(x, self.weight, self.scale)
+        else:
+            y = F.linear(x, self.weight.bfloat16()).mul_(self.scale)
         return y if self.bias is None else y.add_(self.bias)
+
+
+def huge_pages(size: int) -> Callable[[int], torch.Tensor]:
+    """A place for int8 tensors of `size` bytes in all, on pages of 2 MB where the system has them (Linux).
+
+    A step reads all the weights; on pages of 4 KB it waits for some twenty thousand of them to be looked up.
+    """
+    memory = torch.empty(0, dtype=torch.int8)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a system without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        memory = torch.frombuffer(pages, dtype=torch.int8)
+    used = 0
+
+    def take(count: int) -> torch.Tensor:
+        nonlocal used
+        start, used = used, used + count
+        return memory[start:used] if used <= len(memory) else torch.empty(count, dtype=torch.int8)
+
+    return take
 
 
 class Layer:
     """One block: its two projections of attention, its two of the feed-forward net, its two layer norms."""
 
-    def __init__(self, get: Callable[[str], torch.Tensor], linear: type[Dense] | type[Int8]) -> None:
+    def __init__(self, get: Callable[[str], torch.Tensor], linear: Callable[..., Dense | Int8]) -> None:
         self.ln_1 = get("ln_1.weight"), get("ln_1.bias")
         self.ln_2 = get("ln_2.weight"), get("ln_2.bias")
         self.qkv = linear(get("attn.c_attn.weight"), get("attn.c_attn.bias"))
@@ -130,22 +165,26 @@ class Decoder:
         self.heads, self.width = config["n_head"], config["n_embd"]
         self.context_length, self.vocab_size = config["n_positions"], config["vocab_size"]
         self.eps = config["layer_norm_epsilon"]
-        # Between 8-bit weights the activations are bfloat16; the residual stream and attention stay float32.
+        # Between 8-bit weights everything is bfloat16, but for attention, which is slower so on a CPU, and the norms.
         int8 = self.dtype == "int8"
         self.compute = torch.bfloat16 if int8 else getattr(torch, self.dtype)
-        self.residual = torch.float32 if int8 else self.compute
+        self.attention = torch.float32 if int8 else self.compute
 
         names = {name.removeprefix("transformer."): name for name in state}
 
         def get(name: str) -> torch.Tensor:
-            return state[names[name]].detach().to(self.device, self.residual)
+            return state[names[name]].detach().to(self.device, self.attention)
 
-        linear = Int8 if int8 else Dense
+        linear: Callable[..., Dense | Int8] = Dense
+        if int8:
+            matrices = (12 * config["n_layer"] * self.width + self.vocab_size) * self.width  # numbers in all of them
+            linear = functools.partial(Int8, place=huge_pages(matrices))
         self.layers = [Layer(lambda name, i=i: get(f"h.{i}.{name}"), linear) for i in range(config["n_layer"])]
         self.ln_f = get("ln_f.weight"), get("ln_f.bias")
-        self.wte, self.wpe = get("wte.weight"), get("wpe.weight")  # (V, D), (C, D)
-        output = get("lm_head.weight") if "lm_head.weight" in names else self.wte
+        wte, wpe = get("wte.weight"), get("wpe.weight")  # (V, D), (C, D)
+        output = get("lm_head.weight") if "lm_head.weight" in names else wte
         self.head = linear(output.t(), None)  # (D, V)
+        self.wte, self.wpe = wte.to(self.compute), wpe.to(self.compute)
         self._idle: dict[int, list[GraphStreams]] = {}
 
     def streams(self, batch: int) -> Streams:
@@ -166,8 +205,8 @@ class Decoder:
         return self.wte[ids] + self.wpe[positions]
 
     def norm(self, h: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Layer norm of (N, D), in the arithmetic of the products."""
-        return torch.layer_norm(h, (self.width,), *weights, self.eps).to(self.compute)
+        """Layer norm of (N, D)."""
+        return torch.layer_norm(h, (self.width,), *weights, self.eps)
 
     def feed_forward(self, layer: Layer, h: torch.Tensor) -> torch.Tensor:
         """What the second half of a block adds to (N, D)."""
@@ -181,21 +220,37 @@ class Decoder:
 class Streams:
     """Texts that are decoded side by side, each with its own length.
 
-    The cache is (L, 2, B, H, D/H, C), keys and values alike: attention's two products read it in the order it lies in
-    memory, and one copy stores both. Only what is filled is read.
+    The cache is `keys` (L, B, H, D/H, C) and `values` (L, B, H, C, D/H): attention's two products read them in the
+    order they lie in memory. Only what is filled is read, and C grows with the texts.
     """
 
     def __init__(self, decoder: Decoder, batch: int) -> None:
         self.decoder, self.batch = decoder, batch
         self.rows = list(range(batch))  # where in the cache each text lies
         self.lengths = [0] * batch  # tokens in each place of the cache
-        self._reserve()
+        self.reserve(min(SHORTEST, decoder.context_length))
 
-    def _reserve(self) -> None:
-        decoder = self.decoder
+    def reserve(self, capacity: int) -> None:
+        """An empty cache for `batch` texts of up to `capacity` tokens."""
+        decoder, self.capacity = self.decoder, capacity
         size = decoder.width // decoder.heads
-        shape = (len(decoder.layers), 2, self.batch, decoder.heads, size, decoder.context_length)
-        self.cache = torch.zeros(shape, dtype=decoder.residual, device=decoder.device)
+        shape = (len(decoder.layers), self.batch, decoder.heads)
+        new = {"dtype": decoder.attention, "device": decoder.device}
+        self.keys = torch.zeros(*shape, size, capacity + PADDING, **new)
+        self.values = torch.zeros(*shape, capacity, size, **new)
+
+    def move(self, rows: Sequence[int], capacity: int) -> None:
+        """Bring the texts in these places into a new cache, in this order."""
+        keys, values, length = self.keys, self.values, max(self.lengths[row] for row in rows)
+        self.batch, self.lengths = len(rows), [self.lengths[row] for row in rows]
+        self.reserve(capacity)
+        self.keys[..., :length] = keys[:, rows, ..., :length]
+        self.values[..., :length, :] = values[:, rows, ..., :length, :]
+
+    def make_room(self, length: int) -> None:
+        """Let the cache hold texts of `length` tokens."""
+        if length > self.capacity:
+            self.move(range(self.batch), min(max(length, 2 * self.capacity), self.decoder.context_length))
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -215,13 +270,15 @@ class Streams:
         finally:
             torch.set_num_threads(before)
 
-    def store(self, row: int, layer: int, kv: torch.Tensor) -> None:
-        """Keys and values (2, H, T, D/H) of a text's first T tokens."""
-        self.cache[layer, :, row, :, :, : kv.shape[2]] = kv.transpose(2, 3)
+    def store(self, row: int, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keys and values, (H, T, D/H) each, of a text's first T tokens."""
+        self.keys[layer, row, :, :, : key.shape[1]] = key.transpose(1, 2)
+        self.values[layer, row, :, : value.shape[1]] = value
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the text in place `target` begin as the one in `source` does."""
-        self.cache[:, :, target, ..., :length] = self.cache[:, :, source, ..., :length]
+        self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     @torch.inference_mode()
     def prefill(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -247,15 +304,15 @@ class Streams:
         decoder, length, row = self.decoder, len(ids), self.rows[text]
         if not 0 < length <= decoder.context_length:
             raise ValueError(f"a text must be 1 to {decoder.context_length} tokens long here, got {length}")
+        self.make_room(length)
         h = decoder.embed(torch.tensor(ids, device=decoder.device), slice(length))  # (T, D)
         for i, layer in enumerate(decoder.layers):
             qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (T, 3D)
-            qkv = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # (3, H, T, D/H)
-            self.store(row, i, qkv[1:])
-            q, k, v = qkv
+            q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
+            self.store(row, i, k, v)
             a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
-            h = h + layer.project(a.transpose(0, 1).reshape(length, -1))
-            h = h + decoder.feed_forward(layer, h)
+            h += layer.project(a.transpose(0, 1).reshape(length, -1))
+            h += decoder.feed_forward(layer, h)
         self.lengths[row] = length
         return decoder.logits(h[-1:])[0].cpu()
 
@@ -268,6 +325,7 @@ class Streams:
         lengths = [self.lengths[row] for row in self.rows]
         if max(lengths) >= self.decoder.context_length:
             raise ValueError(f"the context of {self.decoder.context_length} tokens is full")
+        self.make_room(max(lengths) + 1)
         tokens, positions = [0] * self.batch, [lengths[0]] * self.batch  # of a text that has ended: anything
         for row, token, length in zip(self.rows, ids, lengths, strict=True):
             tokens[row], positions[row] = token, length
@@ -282,26 +340,30 @@ class Streams:
         place = torch.tensor(positions, device=decoder.device)
         h = decoder.embed(torch.tensor(tokens, device=decoder.device), place)  # (B, D)
         even = min(positions) == longest
-        filled = self.cache[..., : longest + 1].flatten(2, 3).unbind(0)  # L times (2, BH, D/H, T)
-        if even:
-            new = self.cache[..., longest].unbind(0)  # L times (2, B, H, D/H)
-            mask = h.new_zeros(())
+        # What is filled, L times: (BH, D/H, T) and (BH, T, D/H).
+        keys = self.keys[..., : longest + 1].flatten(1, 2).unbind(0)
+        values = self.values[..., : longest + 1, :].flatten(1, 2).unbind(0)
+        if even:  # where the new ones go, L times (B, H, D/H)
+            new_keys, new_values = self.keys[..., longest].unbind(0), self.values[..., longest, :].unbind(0)
+            mask = self.keys.new_zeros(())
         else:
             each = torch.arange(batch, device=decoder.device)
             beyond = torch.arange(longest + 1, device=decoder.device) > place.repeat_interleave(heads)[:, None]
-            mask = torch.zeros_like(beyond, dtype=h.dtype).masked_fill(beyond, -math.inf)[:, None]  # (BH, 1, T)
+            mask = torch.zeros_like(beyond, dtype=self.keys.dtype).masked_fill(beyond, -math.inf)[:, None]  # (BH, 1, T)
         for i, layer in enumerate(decoder.layers):
-            qkv = layer.qkv(decoder.norm(h, layer.ln_1)).view(batch, 3, heads, -1)  # (B, 3, H, D/H)
+            qkv = layer.qkv(decoder.norm(h, layer.ln_1)).view(batch, 3, heads, -1)
+            q, k, v = qkv.unbind(1)  # each (B, H, D/H)
             if even:
-                new[i].copy_(qkv[:, 1:].transpose(0, 1))
+                new_keys[i].copy_(k)
+                new_values[i].copy_(v)
             else:
-                self.cache[i][:, each, :, :, place] = qkv[:, 1:].to(h.dtype)
-            q = qkv[:, 0].to(h.dtype).reshape(batch * heads, 1, -1)
-            keys, values = filled[i].unbind(0)  # each (BH, D/H, T)
-            scores = torch.baddbmm(mask, q, keys, beta=0 if even else 1, alpha=scale)  # (BH, 1, T)
-            a = torch.bmm(scores.softmax(-1), values.transpose(1, 2))  # (BH, 1, D/H)
-            h = h + layer.project(a.view(batch, -1).to(decoder.compute))
-            h = h + decoder.feed_forward(layer, h)
+                self.keys[i][each, :, :, place] = k.to(decoder.attention)
+                self.values[i][each, :, place] = v.to(decoder.attention)
+            q = q.to(decoder.attention).reshape(batch * heads, 1, -1)
+            scores = torch.baddbmm(mask, q, keys[i], beta=0 if even else 1, alpha=scale)  # (BH, 1, T)
+            a = torch.bmm(scores.softmax(-1), values[i])  # (BH, 1, D/H)
+            h += layer.project(a.view(batch, -1).to(decoder.compute))
+            h += decoder.feed_forward(layer, h)
         return decoder.logits(h).cpu()
 
     def keep(self, texts: Sequence[int]) -> None:
@@ -312,11 +374,7 @@ class Streams:
 
     def compact(self) -> None:
         """Free the places of texts that have ended."""
-        old, longest = self.cache, max(self.lengths[row] for row in self.rows)
-        self.batch = len(self.rows)
-        self._reserve()
-        self.cache[..., :longest] = old[:, :, self.rows, ..., :longest]
-        self.lengths = [self.lengths[row] for row in self.rows]
+        self.move(self.rows, self.capacity)
         self.rows = list(range(self.batch))
 
 
@@ -325,16 +383,17 @@ class GraphStreams(Streams):
 
     Tokens and positions are read from one small tensor on the device; attention runs over a span that is a power of
     two, masked beyond each text's position, and one graph is recorded for each span. On a CPU (in tests) the same step
-    runs without a graph. The cache is (L, 2, B, H, C, D/H), as `scaled_dot_product_attention` reads it.
+    runs without a graph. Keys and values are both (L, B, H, C, D/H), as `scaled_dot_product_attention` reads them, with
+    room for the whole context.
     """
 
     SHORTEST_SPAN = 128
 
-    def _reserve(self) -> None:
-        decoder = self.decoder
+    def reserve(self, capacity: int) -> None:
+        decoder, self.capacity = self.decoder, self.decoder.context_length
         size = decoder.width // decoder.heads
-        shape = (len(decoder.layers), 2, self.batch, decoder.heads, decoder.context_length, size)
-        self.cache = torch.zeros(shape, dtype=decoder.compute, device=decoder.device)
+        shape = (len(decoder.layers), self.batch, decoder.heads, self.capacity, size)
+        self.keys, self.values = torch.zeros(2, *shape, dtype=decoder.attention, device=decoder.device)
         on_gpu = decoder.device.type == "cuda"
         self.host = torch.zeros(2, self.batch, dtype=torch.long, pin_memory=on_gpu)  # tokens, positions
         self.inputs = torch.zeros(2, self.batch, dtype=torch.long, device=decoder.device)
@@ -347,11 +406,13 @@ class GraphStreams(Streams):
         """Make all places free again. What they hold is never read: attention ends at a text's own position."""
         self.rows, self.lengths = list(range(self.batch)), [0] * self.batch
 
-    def store(self, row: int, layer: int, kv: torch.Tensor) -> None:
-        self.cache[layer, :, row, :, : kv.shape[2]] = kv
+    def store(self, row: int, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        self.keys[layer, row, :, : key.shape[1]] = key
+        self.values[layer, row, :, : value.shape[1]] = value
 
     def copy(self, source: int, target: int, length: int) -> None:
-        self.cache[:, :, target, :, :length] = self.cache[:, :, source, :, :length]
+        for cache in (self.keys, self.values):
+            cache[:, target, :, :length] = cache[:, source, :, :length]
 
     def compact(self) -> None:
         """Nothing: the shapes stay, a text that has ended is computed along and ignored."""
@@ -380,9 +441,9 @@ class GraphStreams(Streams):
         for i, layer in enumerate(decoder.layers):
             qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (B, 3D)
             q, k, v = qkv.view(self.batch, 3, decoder.heads, -1).unbind(1)  # each (B, H, D/H)
-            self.cache[i, 0].index_put_(place, k)
-            self.cache[i, 1].index_put_(place, v)
-            keys, values = self.cache[i, :, :, :, :span]  # each (B, H, S, D/H)
+            self.keys[i].index_put_(place, k)
+            self.values[i].index_put_(place, v)
+            keys, values = self.keys[i, :, :, :span], self.values[i, :, :, :span]  # (B, H, S, D/H) each
             a = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)  # (B, H, 1, D/H)
             h = h + layer.project(a.reshape(self.batch, -1))
             h = h + decoder.feed_forward(layer, h)

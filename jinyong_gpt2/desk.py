@@ -395,14 +395,15 @@ class Desk:
         beat = saved = time.monotonic()
 
         def tell_news() -> None:
-            before, growth.lengths = growth.lengths, [len(passage.continuation) for passage in version.passages]
-            cards = [
-                {"index": i, "at": before[i], **_characters(passage, before[i], growth.lengths[i], growth.unknown)}
-                for i, passage in enumerate(version.passages)
-                if growth.lengths[i] > before[i]
-            ]
-            if cards:
-                self.tell({"type": "grow", "version": version.id, "cards": cards})
+            with self._lock:  # what `tell_all` has looked at, it tells before this
+                before, growth.lengths = growth.lengths, [len(passage.continuation) for passage in version.passages]
+                cards = [
+                    {"index": i, "at": before[i], **_characters(passage, before[i], growth.lengths[i], growth.unknown)}
+                    for i, passage in enumerate(version.passages)
+                    if growth.lengths[i] > before[i]
+                ]
+                if cards:
+                    self.tell({"type": "grow", "version": version.id, "cards": cards})
 
         try:
             for _ in writing:

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from jinyong_gpt2.decoding import Decoder, GraphStreams, read_checkpoint, resolve_dtype
+from jinyong_gpt2 import decoding
+from jinyong_gpt2.decoding import Decoder, GraphStreams, Int8, read_checkpoint, resolve_dtype
 from jinyong_gpt2.model import new_model
 from jinyong_gpt2.tokenizer import build_tokenizer
 
@@ -61,6 +62,16 @@ def test_every_step_gives_the_models_logits(model, decoder, kind):
         torch.testing.assert_close(logits, expected(model, ids), rtol=1e-4, atol=1e-4)
 
 
+def test_a_cache_that_has_to_grow_loses_nothing(model, decoder, monkeypatch):
+    monkeypatch.setattr(decoding, "SHORTEST", 3)
+    streams = decoder.streams(3)
+    for ids, logits in decode(streams):
+        torch.testing.assert_close(logits, expected(model, ids), rtol=1e-4, atol=1e-4)
+    assert max(streams.lengths) < streams.capacity < decoder.context_length
+    streams.prefill([[0, *range(300, 362)]])
+    assert streams.capacity == decoder.context_length
+
+
 def test_texts_of_one_length_give_the_models_logits(model, decoder):
     streams = decoder.streams(2)
     logits = streams.prefill([[0, 300], [0, 301]])
@@ -103,13 +114,26 @@ def test_int8_is_near_and_does_not_depend_on_company(model):
 
 
 def test_int8_unpacked_for_many_rows_is_the_same_product():
-    from jinyong_gpt2.decoding import Int8
-
     torch.manual_seed(0)
     linear = Int8(torch.randn(64, 96), torch.randn(96))
     x = torch.randn(40, 64).bfloat16()
     few = torch.cat([linear(x[i : i + 5]) for i in range(0, 40, 5)])
     torch.testing.assert_close(linear(x), few, rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("system", ["as it is", "without huge pages", "refuses them"])
+def test_int8_weights_are_whole_wherever_they_lie(model, monkeypatch, system):
+    """The last matrix of too small a place goes elsewhere, and a system without huge pages does as well."""
+    if system == "without huge pages":
+        monkeypatch.delattr(decoding.mmap, "MADV_HUGEPAGE", raising=False)
+    if system == "refuses them":
+        monkeypatch.setattr(decoding.mmap, "MADV_HUGEPAGE", -1, raising=False)
+    place = decoding.huge_pages(100)
+    torch.manual_seed(0)
+    weights = [torch.randn(8, 6), torch.randn(6, 8), torch.randn(4, 5)]
+    linears = [Int8(weight, None, place) for weight in weights]
+    for weight, linear in zip(weights, linears, strict=True):
+        torch.testing.assert_close(linear.weight, Int8(weight, None).weight)
 
 
 def test_float32_weights_are_shared_not_copied(model, decoder):
