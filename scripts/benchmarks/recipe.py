@@ -46,47 +46,48 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         "Muon 0.01": (third, {"muon_learning_rate": 0.01}),
         "Muon 0.04": (third, {"muon_learning_rate": 0.04}),
         "dropout 0.1": (third, {"dropout": 0.1}),
-        "mean of the weights over the last tenth": (third, {"averaged": 0.1}),
-        "mean of the weights over the last quarter": (third, {"averaged": 0.25}),
-        "rate constant, mean over the last half": (third, {"averaged": 0.5, "schedule": "constant"}),
     }
+    averages: dict[str, tuple[float, dict[str, Any]]] = {  # over which share of the steps
+        "mean of the weights over the last tenth": (0.1, {}),
+        "mean of the weights over the last quarter": (0.25, {}),
+        "rate constant, mean over the last half": (0.5, {"schedule": "constant"}),
+    }
+    runs = [(name, steps, 0.0, changes) for name, (steps, changes) in variants.items()]
+    runs += [(name, third, share, changes) for name, (share, changes) in averages.items()]
     rows = []
-    for name, (steps, changes) in variants.items():
+    for name, steps, share, changes in runs:
         if not name.startswith(tuple(args.only)):
             continue
-        bits = [held_out_bits(args, steps, seed, changes) for seed in range(args.seeds)]
+        bits = [held_out_bits(args, steps, seed, share, changes) for seed in range(args.seeds)]
         seeds = {f"seed {seed}": f"{value:.3f}" for seed, value in enumerate(bits)}
         rows.append({"recipe": name, "steps": steps, **seeds, "mean": f"{sum(bits) / len(bits):.3f}"})
         print(rows[-1], flush=True)
     return rows
 
 
-def held_out_bits(args: argparse.Namespace, steps: int, seed: int, changes: dict[str, Any]) -> float:
-    """Held-out bits per character at the end of one run; of its last checkpoints' mean where `averaged` is a share."""
+def held_out_bits(args: argparse.Namespace, steps: int, seed: int, share: float, changes: dict[str, Any]) -> float:
+    """Held-out bits per character at the end of one run, or of the weights' mean over the last `share` of it."""
     from jinyong_gpt2.training import TrainConfig, train
 
-    changes = dict(changes)
-    averaged = changes.pop("averaged", 0.0)
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {
             "data": args.data, "size": args.size, "context_length": args.context_length, "batch_size": args.batch_size,
             "seed": seed, "eval_windows": 1000,
         }  # fmt: skip
-        every = max(1, round(steps * averaged / AVERAGED))
-        config = TrainConfig(
-            output_dir=f"{folder}/run", max_steps=steps, eval_every=0 if averaged else steps,
-            save_every=every if averaged else 0, **common, **changes,
-        )  # fmt: skip
+        run, last = f"{folder}/run", Path(folder, "run", "last")
+        if not share:
+            config = TrainConfig(output_dir=run, max_steps=steps, eval_every=steps, save_every=0, **common, **changes)
+            return list(train(config))[-1]["heldout_bits_per_char"]
+        every = max(1, round(steps * share / AVERAGED))
+        config = TrainConfig(output_dir=run, max_steps=steps, eval_every=0, save_every=every, **common, **changes)
         mean = Mean()
         for metrics in train(config):
-            if averaged and metrics["step"] % every == 0 and metrics["step"] > steps * (1 - averaged):
-                mean.add(Path(folder) / "run" / "last")
-        if not averaged:
-            return metrics["heldout_bits_per_char"]
-        mean.save(Path(folder) / "run" / "last")
+            if metrics["step"] % every == 0 and metrics["step"] > steps * (1 - share):
+                mean.add(last)
+        mean.save(last)
         # A step that changes nothing, for the measurement after it.
         still = {"learning_rate": 0.0, "optimizer": "adamw", "max_steps": 1, "eval_every": 1, "save_every": 0}
-        measured = TrainConfig(output_dir=f"{folder}/mean", init_from=f"{folder}/run/last", **still, **common)
+        measured = TrainConfig(output_dir=f"{folder}/mean", init_from=str(last), **still, **common)
         return list(train(measured))[-1]["heldout_bits_per_char"]
 
 
