@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_id, encode
 from jinyong_gpt2.views.heads import heads_of_interest
 
@@ -219,11 +220,7 @@ class View:
         if path.suffix.lower() not in (".html", ".png"):
             raise ValueError(f"a view is saved as .html or .png, not as {path.name!r}")
         content = self.picture if path.suffix.lower() == ".png" else self.page.encode("utf-8")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-        return path
+        return write_whole(path, content)
 
     def _repr_html_(self) -> str:
         from jinyong_gpt2.views.page import embed

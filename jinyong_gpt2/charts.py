@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinyong_gpt2.evaluation import Score
+from jinyong_gpt2.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,12 +29,7 @@ class Chart:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the SVG and return its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(self.svg, encoding="utf-8")
-        os.replace(temporary, path)
-        return path
+        return write_whole(path, self.svg)
 
 
 def chart_scores(scores: Sequence[Score]) -> Chart:

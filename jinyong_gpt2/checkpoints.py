@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.model import quietly
 from jinyong_gpt2.tokenizer import save_tokenizer
 
@@ -77,6 +78,4 @@ def trim_metrics(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, "".join(kept))

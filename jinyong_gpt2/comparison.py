@@ -22,6 +22,7 @@ from jinyong_gpt2.baselines import continuations
 from jinyong_gpt2.corpus import sentence_starts
 from jinyong_gpt2.dataset import PreparedCorpus
 from jinyong_gpt2.evaluation import held_out
+from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.people import keeping
 from jinyong_gpt2.sampling import Settings
 from jinyong_gpt2.tokenizer import control_id, encode, novel_titles
@@ -92,13 +93,8 @@ class Comparison:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write all of it as a page of its own and return its path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         head = '<!doctype html><meta charset="utf-8"><title>Side by side</title>'
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(head + self.to_html(), encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-        return path
+        return write_whole(path, head + self.to_html())
 
     def _marked(self, text: str) -> str:
         source = [""] * len(text)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.tokenizer import TableEncoder, build_tokenizer, control_id, novel_titles, save_tokenizer
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def prepare(
         "tokens": positions,
         "novels": novels,
     }
-    (out / "manifest.json.part").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(out / "manifest.json.part", out / "manifest.json")
+    write_whole(out / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
     return PreparedCorpus.open(out)
 
 

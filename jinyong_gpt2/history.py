@@ -25,6 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.passage import Passage, Passages
 from jinyong_gpt2.sampling import Settings, require_integer
 
@@ -282,9 +283,7 @@ class HistoryFile:
         outline = json.dumps(history.outline(), ensure_ascii=False)[1:-1]
         versions = ",\n".join(map(self._json, history.versions.values()))
         text = f'{head},\n{outline},\n"versions": [\n{versions}\n]}}\n'
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(temporary, self.path)
+        write_whole(self.path, text)
         self._saved = saved
 
     def let_go(self) -> None:
@@ -353,11 +352,7 @@ def export(passages: Sequence[Passage], path: str | os.PathLike[str]) -> Path:
     if path.suffix == ".html":
         return Passages(passages).save(path)
     text = to_markdown(passages) if path.suffix == ".md" else to_text(passages)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(text.encode("utf-8", "replace"))
-    os.replace(temporary, path)
-    return path
+    return write_whole(path, text)
 
 
 def to_text(passages: Sequence[Passage]) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jinyong_gpt2.dataset import PreparedCorpus
+from jinyong_gpt2.files import write_whole
 
 if TYPE_CHECKING:
     from jinyong_gpt2.corpus import Corpus
@@ -195,13 +196,9 @@ class CopyIndex:
             temporary = folder / f".{name}.{os.getpid()}.npy"
             np.save(temporary, array)
             os.replace(temporary, folder / f"{name}.npy")
-        temporary = folder / f".text.bin.{os.getpid()}"
-        temporary.write_bytes(self._text)
-        os.replace(temporary, folder / "text.bin")
+        write_whole(folder / "text.bin", self._text)
         facts = {"format": FORMAT, "fingerprint": fingerprint, "chapters": self._chapters}
-        temporary = folder / f".index.json.{os.getpid()}"
-        temporary.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, folder / "index.json")
+        write_whole(folder / "index.json", json.dumps(facts, ensure_ascii=False))
 
     def _open(self, folder: Path) -> None:
         facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinyong_gpt2.files import write_whole
+
 VIEWS = Path(__file__).resolve().parent / "views"
 FULL_SHADE = 12.0  # bits of surprise at which the shading is strongest
 
@@ -206,10 +208,5 @@ def _character(character: str, hover: str, source: str, shade: str | None = None
 
 
 def _write_page(path: str | os.PathLike[str], fragment: str) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = (VIEWS / "passage.html").read_text(encoding="utf-8").replace("<!-- passage -->", fragment)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(temporary, path)
-    return path
+    return write_whole(path, page)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -241,10 +240,9 @@ def extract(model: Any, tokenizer: Any, prepared: Any, count: int, skipped: list
 
 
 def write_json(path: Path, values: dict[str, Any]) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    from jinyong_gpt2.files import write_whole
+
+    return write_whole(path, json.dumps(values, ensure_ascii=False, indent=1) + "\n")
 
 
 if __name__ == "__main__":

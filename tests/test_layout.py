@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jinyong_gpt2"
 
 # A room imports only rooms above it.
 ROOMS = [
+    "files",
     "novels", "script", "text_files", "overlap", "cleaning", "paragraphs", "chapters", "reading", "holdout", "corpus",
     "tokenizer", "dataset",
     "model", "embeddings", "loss", "finetuning",
