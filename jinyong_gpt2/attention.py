@@ -1,6 +1,6 @@
 """Run the model once, keep its attention, and show it.
 
-    view = show(model, tokenizer, "喬峯帶阿朱回到北方", view="model")   # or "head", "neuron", "generation"
+    view = show(model, tokenizer, "喬峰帶阿朱回到北方", view="model")   # or "head", "neuron", "generation"
     view                                             # draws itself in a notebook
     view.save("out/view.html")                       # one file, opened from disk, no network
     view.save("out/view.png")                        # the same view, standing still
@@ -19,16 +19,18 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from jinyong_gpt2.files import write_whole
-from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_id, encode
+from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_id, encode, is_character_start
 from jinyong_gpt2.views.heads import heads_of_interest
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = ["Attention", "View", "heads_of_interest", "read_attention", "show", "token_labels"]
@@ -94,8 +96,9 @@ def read_attention(
     ids = encode(tokenizer, content)
     begin, end = len(encode(tokenizer, content[:first])), len(encode(tokenizer, content[:last]))
     context = model.config.max_position_embeddings - 1  # one place is the control token's
-    read_from = max(0, end - context)
-    shown_from = max(begin, read_from, end - limit if limit else 0)
+    starts = is_character_start(tokenizer)[ids]
+    read_from = _character_from(starts, max(0, end - context))
+    shown_from = _character_from(starts, max(begin, read_from, end - limit if limit else 0))
     window = [control_id(tokenizer, novel), *ids[read_from:end]]
     shown = [0] * (not hide_control) + [i - read_from + 1 for i in range(shown_from, end)]
 
@@ -115,8 +118,13 @@ def read_attention(
         keys=keys,
         next_characters=next_characters,
         prompt_length=min(max(prompt - shown_from, 0) + (not hide_control), len(shown)),
-        note=_note(*(len(tokenizer.decode(ids[:i])) for i in (shown_from, end, len(ids), read_from))),
+        note=_note(*(int(starts[:i].sum()) for i in (shown_from, end, len(ids), read_from))),
     )
+
+
+def _character_from(starts: np.ndarray, place: int) -> int:
+    """The first token from `place` on that begins a character, not one in the middle of its bytes."""
+    return next((i for i in range(place, len(starts)) if starts[i]), place)
 
 
 def token_labels(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[str]:
@@ -228,6 +236,13 @@ class View:
         return embed(self)
 
 
+def _number(name: str, value: Any, count: int, others: str = "") -> int:
+    """`value` as an int below `count`; ValueError where it is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < count:
+        raise ValueError(f"there is no {name} {value!r}: this model's are 0 to {count - 1}{others}")
+    return int(value)
+
+
 def show(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -262,17 +277,16 @@ def show(
     if mode not in ("auto", "light", "dark"):
         raise ValueError(f"unknown mode {mode!r}: choose one of auto, light, dark")
     n_layer, n_head = model.config.num_hidden_layers, model.config.num_attention_heads
-    chosen = None if layers is None else sorted({int(i) for i in layers})
-    if layer is not None and layer not in range(n_layer):
-        raise ValueError(f"there is no layer {layer}: this model's are 0 to {n_layer - 1}")
-    if chosen is not None and (not chosen or not set(chosen) <= set(range(n_layer))):
-        raise ValueError(f"layers must be some of 0 to {n_layer - 1}, not {chosen}")
+    if layer is not None:
+        layer = _number("layer", layer, n_layer)
+    chosen = None if layers is None else sorted({_number("layer", i, n_layer) for i in layers})
+    if chosen == []:
+        raise ValueError(f"layers must be some of 0 to {n_layer - 1}, not none")
     if chosen is not None and layer is not None and layer not in chosen:
         raise ValueError(f"layer {layer} is not among the chosen layers {chosen}")
     reductions = ("mean", "max") if view == "generation" else ()
-    if head is not None and head not in reductions and head not in range(n_head):
-        names = " or ".join(("", *reductions))
-        raise ValueError(f"there is no head {head!r}: this model's are 0 to {n_head - 1}{names}")
+    if head is not None and not (isinstance(head, str) and head in reductions):
+        head = _number("head", head, n_head, " or ".join(("", *reductions)))
 
     attention = read_attention(
         model, tokenizer, text, novel=novel, start=start, stop=stop, limit=LIMITS[view], hide_control=hide_control

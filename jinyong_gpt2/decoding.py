@@ -32,7 +32,7 @@ DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
 ONE_THREAD = 512  # up to this many numbers in the residual streams side by side, more threads do not pay
 SHORTEST = 128  # places that are reserved for a text at first
 PADDING = 16  # numbers after each row of keys: rows a power of two apart would all fall into the same few cache lines
-WIDE = 32  # from this many rows on, 8-bit weights are unpacked for one matrix product
+LONG = 32  # texts of so many tokens are read with `many` rows at a time
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str:
@@ -57,22 +57,34 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str:
 def read_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """State dict and configuration of a `save_pretrained` folder, in shards or not, without importing transformers.
 
-    Raises FileNotFoundError where the folder holds no `config.json`, or not all the safetensors files it should.
+    Raises FileNotFoundError where the folder holds no `config.json`, or not all the safetensors files it should, and
+    ValueError where one of them is damaged.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
     index = folder / "model.safetensors.index.json"
     files = ["model.safetensors"]
     if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        files = sorted(set(_read_json(index)["weight_map"].values()))
     for name in ("config.json", *files):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: it is no whole checkpoint in the Hugging Face format")
     state: dict[str, torch.Tensor] = {}
     for name in files:
-        state |= load_file(folder / name)
-    return state, json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        try:
+            state |= load_file(folder / name)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is damaged, take it anew from where it came: {error}") from None
+    return state, _read_json(folder / "config.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, take it anew from where it came: {error}") from None
 
 
 class Dense:
@@ -81,14 +93,15 @@ class Dense:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.weight, self.bias = weight, bias  # (in, out), (out,)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, many: bool = False) -> torch.Tensor:
         return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)  # (N, in) -> (N, out)
 
 
 class Int8:
     """The same with weights rounded to 8 bits, a scale for each output, symmetric about zero.
 
-    `place` is where the weights go, given how many; their own memory if not given.
+    `place` is where the weights go, given how many; their own memory if not given. Calls with `many` rows unpack the
+    weights once for all of them; it rounds a little differently, so texts side by side must not decide it.
     """
 
     def __init__(
@@ -104,11 +117,11 @@ class Int8:
         self.scale = scale.squeeze(1)  # (out,)
         self.bias = None if bias is None else bias.bfloat16()
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] < WIDE:  # (N, in) -> (N, out)
-            y = torch._weight_int8pack_mm(x, self.weight, self.scale)
-        else:
+    def __call__(self, x: torch.Tensor, many: bool = False) -> torch.Tensor:
+        if many:  # (N, in) -> (N, out)
             y = F.linear(x, self.weight.bfloat16()).mul_(self.scale)
+        else:
+            y = torch._weight_int8pack_mm(x, self.weight, self.scale)
         return y if self.bias is None else y.add_(self.bias)
 
 
@@ -208,9 +221,9 @@ class Decoder:
         """Layer norm of (N, D)."""
         return torch.layer_norm(h, (self.width,), *weights, self.eps)
 
-    def feed_forward(self, layer: Layer, h: torch.Tensor) -> torch.Tensor:
+    def feed_forward(self, layer: Layer, h: torch.Tensor, many: bool = False) -> torch.Tensor:
         """What the second half of a block adds to (N, D)."""
-        return layer.down(F.gelu(layer.up(self.norm(h, layer.ln_2)), approximate="tanh"))
+        return layer.down(F.gelu(layer.up(self.norm(h, layer.ln_2), many), approximate="tanh"), many)
 
     def logits(self, h: torch.Tensor) -> torch.Tensor:
         """(N, D) -> (N, V) in float32."""
@@ -305,14 +318,15 @@ class Streams:
         if not 0 < length <= decoder.context_length:
             raise ValueError(f"a text must be 1 to {decoder.context_length} tokens long here, got {length}")
         self.make_room(length)
+        many = length >= LONG
         h = decoder.embed(torch.tensor(ids, device=decoder.device), slice(length))  # (T, D)
         for i, layer in enumerate(decoder.layers):
-            qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (T, 3D)
+            qkv = layer.qkv(decoder.norm(h, layer.ln_1), many)  # (T, 3D)
             q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
             self.store(row, i, k, v)
             a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
-            h += layer.project(a.transpose(0, 1).reshape(length, -1))
-            h += decoder.feed_forward(layer, h)
+            h += layer.project(a.transpose(0, 1).reshape(length, -1), many)
+            h += decoder.feed_forward(layer, h, many)
         self.lengths[row] = length
         return decoder.logits(h[-1:])[0].cpu()
 
@@ -473,6 +487,9 @@ def _require_plain_gpt2(config: Mapping[str, Any]) -> None:
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
     }
+    for name in ("n_head", "n_embd", "n_layer", "n_positions", "vocab_size", "layer_norm_epsilon"):
+        if name not in config:
+            raise ValueError(f"only plain GPT-2 can be decoded: config.json has no {name}")
     for name, allowed in expected.items():
         if (value := config.get(name, allowed[0])) not in allowed:
             raise ValueError(f"only plain GPT-2 can be decoded: config.json has {name}={value!r}, not {allowed[0]!r}")

@@ -109,8 +109,8 @@ def resolve_device(device: str = "auto") -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f'unknown device {device!r}: use "auto", "cpu", "cuda" or "mps"') from error
-    absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
-    if absent.get(resolved.type, False):
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(resolved.type, False):
         raise ValueError(f'no {resolved.type} device on this machine: use "auto" or "cpu"')
     return resolved
 

@@ -92,11 +92,13 @@ class Passage:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Passage:
-        """The passage that `to_dict` gave `values` of. Raises ValueError for a field it does not know."""
+        """The passage that `to_dict` gave `values` of. Raises ValueError for a field it does not know or has to."""
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"not fields of a Passage: {', '.join(sorted(unknown))}")
-        pairs = [[(token, p) for token, p in best] for best in values.get("alternatives", [])]
+        if missing := {"prompt", "continuation"} - set(values):
+            raise ValueError(f"a Passage needs {' and '.join(sorted(missing))}")
+        pairs = [[(token, p) for token, p in best] for best in values.get("alternatives") or []]
         return cls(**{**values, "alternatives": pairs})
 
     def __str__(self) -> str:

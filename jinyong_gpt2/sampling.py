@@ -68,6 +68,9 @@ class Settings:
             if not isinstance(banned, Iterable) or not all(isinstance(c, str) for c in banned):
                 raise ValueError(f"banned_characters must be a string of characters, got {banned!r}")
             object.__setattr__(self, "banned_characters", "".join(banned))
+        for name, text in (("stop_strings", "".join(self.stop_strings)), ("banned_characters", self.banned_characters)):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError(f"{name} must be whole characters, got {text!r}")
         if not isinstance(self.stop_at_sentence, bool):
             raise ValueError(f"stop_at_sentence must be True or False, got {self.stop_at_sentence!r}")
         for name, least in (
@@ -107,7 +110,7 @@ def require_integer(name: str, value: object, least: int) -> int:
 
 def apply_temperature(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Logits over `temperature` > 0. (Greedy, temperature 0, is no scaling but `logits.argmax(-1)`.)"""
-    return logits if temperature == 1 else logits / max(temperature, 1e-6)  # a smaller one would overflow float32
+    return logits if temperature == 1 else logits / min(max(temperature, 1e-6), 1e30)  # float32 has no room for others
 
 
 def top_k(logits: torch.Tensor, k: int) -> torch.Tensor:
@@ -138,7 +141,7 @@ def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
 def _nucleus_end(descending: torch.Tensor, p: float) -> torch.Tensor:
     """The last of the descending probabilities (..., N) that is needed to hold `p`; (..., 1)."""
     before = descending.cumsum(-1) - descending  # what the more probable ones hold
-    needed = (before < p).sum(-1, keepdim=True)  # at least 1
+    needed = (before < p).sum(-1, keepdim=True).clamp(min=1)  # float32 may have rounded p to 0
     return descending.gather(-1, needed - 1)
 
 
@@ -163,7 +166,7 @@ def typical_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     distance = (-logprobs - entropy).abs()  # +inf where a token is out already
     nearest, order = distance.sort(dim=-1)
     held = probabilities.gather(-1, order)
-    kept = (held.cumsum(-1) - held < p).sum(-1, keepdim=True)
+    kept = (held.cumsum(-1) - held < p).sum(-1, keepdim=True).clamp(min=1)
     return logits.masked_fill(distance > nearest.gather(-1, kept - 1), -math.inf)
 
 
@@ -179,7 +182,7 @@ def apply_repetition_penalty(logits: torch.Tensor, recent: Sequence[Sequence[int
     for row, ids in enumerate(recent):
         seen = torch.tensor(sorted(set(ids)), dtype=torch.long)
         values = logits[row, seen]
-        logits[row, seen] = torch.where(values > 0, values / penalty, values * penalty)
+        logits[row, seen] = torch.where(values > 0, values / penalty, values * penalty).clamp(-1e30, 1e30)
     return logits
 
 

@@ -9,17 +9,20 @@
 
 What a model reads is [control token] + prompt, as in training: the token of `novel`, or the generic one. Candidate i of
 seed s draws its own random numbers, so it can be had again alone: `generate(prompt, seed=s, candidate=i)`; and
-`stream(prompt, seed=s)` is candidate 0. The same seed gives the same text on the same device and dtype.
+`stream(prompt, seed=s)` is candidate 0. The same seed gives the same text on the same device and dtype. (A GPU may
+round another number of texts side by side in another way, and so write another text.)
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import secrets
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +53,12 @@ class Vocabulary:
     """What writing needs of the tokenizer, read from its `tokenizer.json` in milliseconds."""
 
     def __init__(self, tokenizer_json: str) -> None:
-        data = json.loads(tokenizer_json)
-        added = {token["content"]: token["id"] for token in data["added_tokens"]}
-        tokens: dict[str, int] = data["model"]["vocab"] | added
+        try:
+            data = json.loads(tokenizer_json)
+            added = {token["content"]: token["id"] for token in data["added_tokens"]}
+            tokens: dict[str, int] = data["model"]["vocab"] | added
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"this checkpoint's tokenizer.json is damaged, take it anew: {error!r}") from None
         self.controls = added
         self.ids = {token: i for token, i in tokens.items() if len(token) == 1}
         self.bytes = {tokens.get(f"<0x{byte:02X}>", -1): byte for byte in range(256)}
@@ -69,7 +75,7 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; a character without a token becomes the tokens of its UTF-8 bytes."""
         ids: list[int] = []
-        for character in text:
+        for character in SURROGATES.sub("\ufffd", text):
             if (known := self.ids.get(character)) is not None:
                 ids.append(known)
             else:
@@ -147,7 +153,7 @@ class Writer:
                     hint += ", or give no folder for the bundled one"
                 raise FileNotFoundError(f"no checkpoint in {folder} ({name} is missing): {hint}")
         writer = cls.__new__(cls)
-        writer._model, writer._tokenizer, writer._folder = None, None, folder
+        writer._model, writer._tokenizer, writer._folder = None, None, folder.resolve()
         writer.vocabulary = Vocabulary((folder / "tokenizer.json").read_text(encoding="utf-8"))
         writer.decoder = Decoder(*read_checkpoint(folder), resolved, dtype)
         return writer
@@ -235,8 +241,10 @@ class Writer:
         >>> writing.passages
         """
         chosen, seed = Settings(**settings), _seed(seed)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        numbers = [candidate] * len(prompts) if isinstance(candidate, int) else list(candidate)
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        if isinstance(prompts, bytes) or not isinstance(prompts, Sequence):
+            raise ValueError(f"prompt must be a string or a list of strings, got {type(prompt).__name__}")
+        numbers = candidate if isinstance(candidate, Sequence) else [candidate] * len(prompts)
         if len(numbers) != len(prompts):
             raise ValueError(f"candidate must be one number or one for each prompt, got {len(numbers)}")
         starts, drafts = [], []
@@ -299,17 +307,17 @@ class Writer:
         **settings: Any,
     ) -> Writing:
         """`resample` step by step, as `write` is to `generate`."""
-        if require_integer("start", start, 0) > len(passage.continuation):
+        start = require_integer("start", start, 0)
+        if start > len(passage.continuation):
             raise ValueError(f"start must be in [0, {len(passage.continuation)}], got {start}")
         kept = self._cut(passage, start)
-        original = Settings(**passage.settings)
-        before = len(kept.token_ids)
-        rest = max(original.max_new_tokens - before, len(passage.token_ids) - before) or original.max_new_tokens
-        chosen = Settings(**{**passage.settings, "max_new_tokens": rest, **settings})
         kept.settings = Settings(**{**passage.settings, **settings}).to_dict()
         kept.seed = _seed(seed)
         for character in self._weigh(kept, insert):
             kept.add(character)
+        original = Settings(**passage.settings).max_new_tokens
+        rest = max(original, len(passage.token_ids)) - len(kept.token_ids)
+        chosen = Settings(**{**passage.settings, "max_new_tokens": rest if rest > 0 else original, **settings})
         candidates = _candidates(candidate, num_return_sequences)
         ids = self.vocabulary.encode(kept.prompt) + kept.token_ids
         drafts = self._drafts(kept.text, ids, kept.novel, kept.seed, candidates)
@@ -353,15 +361,15 @@ class Writer:
             return []
         text, _ = self.match(text)
         ids = self.vocabulary.encode(passage.prompt) + passage.token_ids
-        window = self._window(self.vocabulary.control(passage.novel), ids)
+        (draft,) = self._drafts("", ids, passage.novel, 0, range(1))
         tokens = self.vocabulary.encode(text)
-        window = window[-(self.decoder.context_length - len(tokens)) :]  # room for the step after each
         streams = self.decoder.streams(1)
         try:
-            logits, known = streams.prefill([window]), []
+            logits, known = streams.prefill([draft.window]), []
             for token in tokens:
                 logprobs, alternatives = self._look(logits, [token])
                 known.append((token, logprobs[0], alternatives[0]))
+                self._make_room(streams, [draft], [token])
                 logits = streams.step([token])
         finally:
             self.decoder.release(streams)
@@ -391,6 +399,7 @@ class Writer:
     def _write(self, drafts: list[_Draft], settings: Settings, details: bool) -> Iterator[tuple[int, Character]]:
         if settings.max_new_tokens == 0:
             return
+        settings = self._heeded(settings)
         streams = self.decoder.streams(len(drafts))
         try:
             with streams.threads():
@@ -416,6 +425,16 @@ class Writer:
                     logits = streams.step(ids)
         finally:
             self.decoder.release(streams)
+
+    def _heeded(self, settings: Settings) -> Settings:
+        """The settings with stop strings and banned characters in the model's script, too."""
+        banned, _ = self.match(settings.banned_characters)
+        stops = [self.match(string)[0] for string in settings.stop_strings]
+        return replace(
+            settings,
+            banned_characters=settings.banned_characters + banned,
+            stop_strings=(*settings.stop_strings, *stops),
+        )
 
     def _make_room(self, streams: Streams, drafts: list[_Draft], ids: list[int]) -> None:
         """Add a token to each window; one that is full slides: its last three quarters are read anew.
@@ -467,16 +486,20 @@ class Writer:
             if not (draft.pending or settings.banned_characters or settings.no_repeat_ngram_size):
                 continue
             repeated = repeated_endings(draft.tail[-window:], settings.no_repeat_ngram_size)
-            for forbidden in ({*settings.banned_characters, *repeated}, set(settings.banned_characters)):
+            for more in ("".join(sorted(repeated)), ""):
+                forbidden = _forbidden(settings.banned_characters + more)
                 if draft.pending:
                     following = _following_bytes(draft.pending)
-                    good = [byte for byte in following if not _completes(draft.pending, byte, forbidden)]
+                    good = [byte for byte in following if not forbidden.bars(draft.pending + bytes([byte]))]
+                    if not good and more:
+                        continue
                     tokens = torch.tensor([vocabulary.byte_ids[byte] for byte in good or following])
                     allowed[row] = -math.inf
                     allowed[row, tokens] = logits[row, tokens]
                     break
-                tokens = torch.tensor([vocabulary.encode(c)[0] for c in forbidden if c in vocabulary.ids or c < "\x80"])
-                candidate = allowed[row].index_fill(0, tokens.long(), -math.inf)
+                tokens = [vocabulary.ids[c] for c in forbidden.characters if c in vocabulary.ids]
+                tokens += [vocabulary.byte_ids[byte] for byte in _leading_bytes() if forbidden.bars(bytes([byte]))]
+                candidate = allowed[row].index_fill(0, torch.tensor(tokens).long(), -math.inf)
                 if bool(candidate.isfinite().any()):
                     allowed[row] = candidate
                     break
@@ -584,7 +607,25 @@ def _following_bytes(pending: bytes) -> range:
     return range(0x80, 0xC0)
 
 
-def _completes(pending: bytes, byte: int, characters: set[str]) -> bool:
-    """Whether `byte` makes one of `characters` of the begun character `pending`."""
-    whole = pending + bytes([byte])
-    return len(whole) == _utf8_length(whole[0]) and whole.decode("utf-8") in characters
+class _Forbidden:
+    """Characters that may not be written, and the beginnings of UTF-8 that lead to no other."""
+
+    def __init__(self, characters: str) -> None:
+        self.characters = set(characters)
+        whole = [character.encode("utf-8") for character in self.characters]
+        self._beginnings = Counter(each[:n] for each in whole for n in range(1, len(each) + 1))
+
+    def bars(self, beginning: bytes) -> bool:
+        """Whether every character that begins so is forbidden."""
+        length = _utf8_length(beginning[0])
+        missing = length - len(beginning)
+        if len(beginning) == 1 < length:
+            possible = len(_following_bytes(beginning)) * 64 ** (missing - 1)
+        else:
+            possible = 64**missing
+        return self._beginnings[beginning] >= possible
+
+
+@functools.lru_cache(maxsize=16)
+def _forbidden(characters: str) -> _Forbidden:
+    return _Forbidden(characters)

@@ -27,11 +27,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jinyong_gpt2.sampling import Settings, require_integer
 
+BLOCK = 1 << 16  # bytes of a job's file that are looked through at a time
 BATCH_SEED = 0  # a batch job has a seed also where none is given: all its processes, and a resumed one, must agree
 
 
@@ -67,6 +69,9 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, dict]
         else:
             parser.add_argument(name, type=type(setting.default), default=setting.default, help=help)
     options = parser.parse_args(arguments)
+    for name in ("prompt", "num_return_sequences", "page"):
+        if options.contexts is not None and getattr(options, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is for single passages: a batch job has --contexts and --n")
     settings = {setting.name: getattr(options, setting.name, None) for setting in fields(Settings)}
     settings["max_new_tokens"] = require_integer("length", options.length, 0)
     return options, Settings(**settings).to_dict()
@@ -79,14 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
             run_job(options, settings)
         else:
             write_passages(options, settings)
-    except (ValueError, FileNotFoundError) as error:
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
         print(f"generate.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -128,16 +133,12 @@ def run_job(options: argparse.Namespace, settings: dict) -> None:
 
     from jinyong_gpt2.writer import Writer
 
-    n = require_integer("n", options.n, 1)
+    n, size = require_integer("n", options.n, 1), require_integer("batch_size", options.batch_size, 1)
     contexts = read_contexts(Path(options.contexts))
-    seed = BATCH_SEED if options.seed is None else options.seed
+    seed = BATCH_SEED if options.seed is None else require_integer("seed", options.seed, 0)
     digest = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()
     checkpoint = options.checkpoint or "bundled"
     job = {"contexts": digest, "seed": seed, "novel": options.novel, "checkpoint": checkpoint, "settings": settings}
-    out = Path(options.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = open_job(out, job)
-
     # `accelerate launch` (and torchrun) tell each process its place in these.
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local, here = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
@@ -146,12 +147,13 @@ def run_job(options: argparse.Namespace, settings: dict) -> None:
         device = f"cuda:{local % torch.cuda.device_count()}"
     if here > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+    writer = Writer.from_pretrained(options.checkpoint, device, options.dtype)
+    writer.vocabulary.control(options.novel)  # everything that can be wrong is so before the file is begun
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = open_job(out, job)
     share = [k for k in range(n) if k % world == rank]
     missing = [k for k in share if k not in done]
-    if not missing:
-        return
-    writer = Writer.from_pretrained(options.checkpoint, device, options.dtype)
-    size = require_integer("batch_size", options.batch_size, 1)
     with tqdm(total=len(share), initial=len(share) - len(missing), unit="passage", disable=rank != 0) as bar:
         for first in range(0, len(missing), size):
             batch = missing[first : first + size]
@@ -185,40 +187,44 @@ def read_contexts(path: Path) -> list[str]:
 
 
 def open_job(out: Path, job: dict) -> set[int]:
-    """The passages that `out` holds already; a new file begins with the job. ValueError where it is another job's."""
+    """The passages that `out` holds already; a new file begins with the job. ValueError where it is another's."""
+    header = json.dumps({"job": job}, ensure_ascii=False).encode() + b"\n"
     with locked(out) as file:
-        lines = file.read().decode("utf-8", "replace").split("\n")
-        if len(lines) == 1:  # a new file, or one killed at its first line
+        content = file.read()
+        if len(content) < len(header) and header.startswith(content):  # a new file, or one killed at its first line
             file.truncate(0)
-            file.write(json.dumps({"job": job}, ensure_ascii=False).encode() + b"\n")
-        else:
-            try:
-                found = json.loads(lines[0]).get("job")
-            except (ValueError, AttributeError):
-                found = None
-            if found != job:
-                raise ValueError(f"{out} holds another job (contexts, seed or settings differ): choose another --out")
-    done = set()
-    for line in lines[1:]:
-        try:
-            done.add(json.loads(line)["index"])
-        except (ValueError, KeyError, TypeError):
-            continue  # the process was killed while it wrote this line
-    return done
+            file.write(header)
+            return set()
+    first, *lines = content.split(b"\n")
+    try:
+        found = json.loads(first)["job"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{out} is there already and holds no passages: choose another --out") from None
+    if found != job:
+        raise ValueError(f"{out} holds another job (contexts, seed or settings differ): choose another --out")
+    return {json.loads(line)["index"] for line in lines[:-1]}  # the last one is empty, or a kill left it unfinished
 
 
 def append(out: Path, lines: list[dict]) -> None:
-    """Add whole lines to the end of `out`, after a line that a kill has left unfinished too."""
+    """Add whole lines to the end of `out`, in the place of one that a kill has left unfinished."""
     with locked(out) as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(end - 1, 0))
-        unfinished = file.read(1) not in (b"", b"\n")
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        file.write((b"\n" if unfinished else b"") + text.encode("utf-8"))
+        file.truncate(end_of_lines(file))
+        file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8"))
+
+
+def end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends, looked for from the end."""
+    start = file.seek(0, os.SEEK_END)
+    while start > 0:
+        stop, start = start, max(start - BLOCK, 0)
+        file.seek(start)
+        if (found := file.read(stop - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+    return 0
 
 
 @contextmanager
-def locked(path: Path) -> Iterator:
+def locked(path: Path) -> Iterator[BinaryIO]:
     """`path` open for reading and appending bytes, for one process at a time where the system can see to it."""
     with path.open("a+b") as file:
         try:

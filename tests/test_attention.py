@@ -174,6 +174,21 @@ def test_view_crops_and_says_so(tokenizer, monkeypatch):
     assert f"全文 {len(TEXT)} 字" in view.page
 
 
+def test_a_crop_never_begins_within_a_character(model, tokenizer):
+    """Four bytes each: where the limit cuts one, it is left out, and the note counts the whole ones."""
+    for limit, first in ((16, 3), (15, 4), (13, 4), (12, 4)):
+        attention = read_attention(model, tokenizer, "😀" * 6, limit=limit)
+        assert attention.labels[1] == "F0" and f"全文 6 字，這裡只畫第 {first} 到第 6 字" in attention.note
+    attention = read_attention(model, tokenizer, "😀" * 200, limit=10)
+    assert f"更前面的 {200 - 63 // 4} 字它沒有看到" in attention.note
+
+
+def test_numbers_of_numpy_choose_layer_and_head(model, tokenizer):
+    for view in ("model", "head", "neuron", "generation"):
+        made = show(model, tokenizer, TEXT, view, layer=np.int64(1), head=np.int64(0), layers=np.array([0, 1]))
+        assert made.page.startswith("<!doctype html>") and made.picture.startswith(b"\x89PNG")
+
+
 def test_passage_brings_its_novel_and_where_it_began(model, tokenizer):
     attention = read_attention(model, tokenizer, PassageLike(TEXT[:9], TEXT[9:], "天龍八部"))
     assert attention.labels == ["〈天龍八部〉", *TEXT]
@@ -190,6 +205,11 @@ def test_passage_brings_its_novel_and_where_it_began(model, tokenizer):
         ({"head": 2}, "0 to 1"),
         ({"head": "mean"}, "0 to 1"),
         ({"layers": [0, 9]}, "0 to 1"),
+        ({"layers": []}, "0 to 1"),
+        ({"layers": [1.7]}, "0 to 1"),
+        ({"layers": "01"}, "0 to 1"),
+        ({"layer": 1.0}, "0 to 1"),
+        ({"head": True, "view": "neuron"}, "0 to 1"),
         ({"layers": [0], "layer": 1}, "not among"),
         ({"novel": "紅樓夢"}, "天龍八部"),
         ({"mode": "sepia"}, "auto, light, dark"),
@@ -236,6 +256,23 @@ def test_pictures_show_something(model, tokenizer, view):
     pixels = np.asarray(Image.open(BytesIO(show(model, tokenizer, TEXT, view).picture)).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
     assert (pixels != 255).any(axis=-1).mean() > 0.02
+
+
+def test_lines_of_a_long_texts_end_can_be_seen(tokenizer, monkeypatch):
+    """There each token looks at many that are not in the picture."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    monkeypatch.setattr(static, "LONGEST", 12)
+    torch.manual_seed(0)
+    view = show(new_model("testing", tokenizer), tokenizer, TEXT * 2, "head")  # looks everywhere alike
+    contrast = []
+    for seen in (0.0, static.SEEN):
+        monkeypatch.setattr(static, "SEEN", seen)
+        pixels = np.asarray(Image.open(BytesIO(static.draw_png(view))).convert("L"), float)
+        contrast.append((255 - pixels[60:-20, 155:265]).mean())
+    assert contrast[1] > 5 * contrast[0]
 
 
 def test_machine_without_chinese_font_is_told_once(model, tokenizer, monkeypatch):

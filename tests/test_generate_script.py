@@ -53,10 +53,7 @@ def read(out):
     assert "job" in json.loads(header)
     passages = {}
     for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
+        entry = json.loads(line)
         assert entry["index"] not in passages, "a passage was repeated"
         passages[entry["index"]] = Passage.from_dict(entry["passage"])
     return passages
@@ -147,7 +144,8 @@ def test_a_killed_job_goes_on_without_loss_or_repetition(script, checkpoint, con
     process.send_signal(signal.SIGKILL)
     process.wait()
     written = out.read_bytes()
-    out.write_bytes(written[:-25])  # as if the kill had come in the middle of a line
+    whole_lines = written[: written.rfind(b"\n") + 1]
+    out.write_bytes(whole_lines + '{"index": 39, "passage": {"prompt": "雪'.encode()[:-1])  # killed within a character
     assert script.main(arguments) == 0
     assert {k: p.text for k, p in read(out).items()} == {k: p.text for k, p in read(whole).items()}
     before = out.read_bytes()
@@ -181,6 +179,32 @@ def test_a_file_killed_in_its_first_line_begins_anew(script, checkpoint, context
     out.write_bytes(b'{"job": {"con')
     assert script.main(job(checkpoint, contexts, out, 3)) == 0
     assert sorted(read(out)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "content", [b"my diary, one line", b"my diary,\ntwo lines\n", b'{"job": 1}\n', b'["job"]\n', b'{"job": {"con"x']
+)
+def test_a_file_that_is_no_job_is_left_alone(script, checkpoint, contexts, tmp_path, capsys, content):
+    out = tmp_path / "diary.txt"
+    out.write_bytes(content)
+    assert script.main(job(checkpoint, contexts, out, 3)) == 1
+    assert out.read_bytes() == content and "choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["--novel=紅樓夢", "--seed=-1", "--batch_size=0", "--page=a.html"])
+def test_a_job_with_a_wrong_option_claims_no_file(script, checkpoint, contexts, tmp_path, capsys, wrong):
+    out = tmp_path / "passages.jsonl"
+    assert script.main(job(checkpoint, contexts, out, 3, wrong)) == 1
+    assert not out.exists() and wrong.split("=")[0].strip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--page"])
+def test_a_folder_in_a_files_place_is_one_line(script, checkpoint, contexts, tmp_path, capsys, option):
+    arguments = ["--checkpoint", checkpoint, "--length", "3", option, str(tmp_path)]
+    arguments += ["--contexts", contexts] if option == "--out" else []
+    assert script.main(arguments) == 1
+    assert "directory" in capsys.readouterr().err.lower()
+    assert [path.name for path in tmp_path.iterdir()] == ["contexts.txt"]
 
 
 def test_help_names_every_setting(script, capsys):

@@ -69,6 +69,12 @@ def test_json_round_trip_loses_nothing(passage):
     assert Passage.from_dict(json.loads(json.dumps(passage.to_dict()))) == passage
 
 
+def test_a_passage_without_its_text_is_refused():
+    with pytest.raises(ValueError, match="needs continuation and prompt"):
+        Passage.from_dict({})
+    assert Passage.from_dict({"prompt": "", "continuation": "", "alternatives": None}).alternatives == []
+
+
 def test_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match="colour"):
         Passage.from_dict(Passage("雪", "夜").to_dict() | {"colour": "red"})

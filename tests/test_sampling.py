@@ -20,6 +20,7 @@ from jinyong_gpt2.sampling import (
     filter_logits,
     min_p,
     repeated_endings,
+    sample,
     sentence_ended,
     stopped,
     top_k,
@@ -146,6 +147,22 @@ def test_filters_together_leave_something_to_draw(rows, temperature, k, p, least
         draw(after, [candidate_generator(1, i) for i in range(len(rows))]), kept(after), strict=True
     ):
         assert bool(inside[token])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"temperature": 1e39}, {"temperature": 1e-300}, {"top_p": 1e-46}, {"typical_p": 1e-46}, {"min_p": 1e-300}],
+)
+def test_settings_at_the_edge_of_their_range_draw_something(setting):
+    logits = torch.tensor([[3.0, 1.0, -math.inf, 2.0]] * 2)
+    generators = [candidate_generator(0, i) for i in range(2)]
+    assert set(sample(logits, Settings(**{"top_p": 1.0} | setting), generators)) <= {0, 1, 3}
+
+
+@pytest.mark.parametrize("penalty", [1e-38, 1e38])
+def test_a_repetition_penalty_beyond_float32_leaves_numbers(penalty):
+    logits = apply_repetition_penalty(torch.tensor([[5.0, -5.0, 1.0]]), [[0, 1]], penalty)
+    assert logits.isfinite().all() and logits.softmax(-1).isfinite().all()
 
 
 def test_draws_follow_the_distribution():

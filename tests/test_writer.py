@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ import jinyong_gpt2
 from jinyong_gpt2.model import new_model
 from jinyong_gpt2.passage import Passage
 from jinyong_gpt2.tokenizer import build_tokenizer, control_id, encode, save_tokenizer
-from jinyong_gpt2.writer import Vocabulary, Writer, _following_bytes, _leading_bytes, _utf8_length
+from jinyong_gpt2.writer import Vocabulary, Writer, _following_bytes, _Forbidden, _leading_bytes, _utf8_length
 
 PROMPT = "風雪夜，他獨自上山。"
 
@@ -204,6 +205,55 @@ def test_an_inserted_character_is_weighed_as_if_written(writer):
     assert len(branch.logprobs) == len(branch.token_ids)
 
 
+def test_an_insert_in_a_full_window_is_weighed_under_the_control_token(writer):
+    """However long it is: the window slides, as in writing."""
+    draft = writer.generate("雪" * 100, seed=3, max_new_tokens=10)[0]
+    inserted = "風雪夜，他獨自上山。" * 9
+    branch = writer.resample(draft, 5, insert=inserted, seed=1, max_new_tokens=5)[0]
+    assert branch.continuation[5 : 5 + len(inserted)] == inserted
+    ids = encode(writer.tokenizer, draft.text[:-5] + inserted[:1])
+    window = [control_id(writer.tokenizer), *ids[-48:-1]]  # three quarters of 64, the control token among them
+    with torch.no_grad():
+        expected = writer.model(torch.tensor([window])).logits[0, -1].log_softmax(-1)[ids[-1]]
+    assert branch.logprobs[5] == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_an_insert_counts_towards_the_length(writer):
+    draft = writer.generate(PROMPT, seed=1, max_new_tokens=30)[0]
+    branch = writer.resample(draft, start=7, insert="雪夜", seed=2)[0]
+    assert len(branch.token_ids) == len(draft.token_ids)
+
+
+def test_numbers_of_numpy_are_numbers(writer):
+    draft = writer.generate(PROMPT, seed=np.int64(1), candidate=np.int64(2), max_new_tokens=np.int32(9))[0]
+    branch = writer.resample(draft, np.int64(3), seed=1)[0]
+    assert json.loads(json.dumps(branch.to_dict()))["kept"] == 3
+
+
+def test_half_a_character_in_a_passage_by_hand_is_replaced(writer):
+    longer = writer.continue_(Passage("喬\ud800", "說\ud800"), max_new_tokens=3, seed=1)
+    assert len(longer.continuation) > 2
+    with pytest.raises(ValueError, match="banned_characters must be whole characters"):
+        writer.generate(PROMPT, banned_characters="\udcff")
+
+
+def test_a_checkpoint_stays_open_where_it_was_when_the_folder_changes(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder.parent)
+    opened = Writer.from_pretrained(folder.name, device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert opened.model.config.n_layer == 2 and len(opened.tokenizer) > 257
+
+
+def test_a_damaged_tokenizer_is_named(folder, tmp_path):
+    import shutil
+
+    for text in ("{}", '{"added_tokens"'):
+        broken = shutil.copytree(folder, tmp_path / str(len(text)))
+        (broken / "tokenizer.json").write_text(text)
+        with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+            Writer.from_pretrained(broken)
+
+
 def test_continue_goes_on_where_the_passage_ends(writer):
     draft = writer.generate(PROMPT, temperature=0, max_new_tokens=20)[0]
     longer = writer.continue_(draft, max_new_tokens=20)
@@ -332,6 +382,38 @@ def test_banned_characters_are_never_written(bytes_writer, writer):
         assert len(text) > 10 and not set(text) & set(banned)
 
 
+def test_what_is_banned_is_not_spelt_in_bytes_either(bytes_writer):
+    """All of a block is banned, so that whole ranges of first and second bytes lead nowhere."""
+    banned = "".join(map(chr, range(0x80, 0xA000)))
+    for more in ({}, {"no_repeat_ngram_size": 1}):
+        text = bytes_writer.generate(PROMPT, seed=1, max_new_tokens=90, banned_characters=banned, **more)[
+            0
+        ].continuation
+        assert len(text) > 20 and not set(text) & set(banned)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_a_beginning_is_barred_only_when_all_it_leads_to_is(size):
+    characters = {1: ["a"], 2: ["é"], 3: ["雪", "ࠀ", "퟿"], 4: ["𠮷", "\U0010ffff"]}[size]
+    for character in characters:
+        whole = character.encode()
+        siblings = [c for c in map(chr, [*range(0xD800), *range(0xE000, 0x110000)]) if c.encode()[:-1] == whole[:-1]]
+        assert character in siblings
+        assert _Forbidden(character).bars(whole)
+        if size > 1:
+            assert _Forbidden("".join(siblings)).bars(whole[:-1])
+            assert not _Forbidden("".join(siblings[1:])).bars(whole[:-1])
+            assert not _Forbidden("".join(siblings)).bars(whole[:1]) or size == 2
+
+
+def test_stops_and_bans_hold_in_the_models_script(writer):
+    pytest.importorskip("opencc")
+    draft = writer.generate("風", temperature=0, max_new_tokens=30, banned_characters="风雪")[0]
+    assert not set(draft.continuation) & set("風风雪")
+    stopped = writer.generate("上山。", seed=1, max_new_tokens=400, stop_strings=["独"])[0].continuation
+    assert "獨" not in stopped[:-1]
+
+
 def test_no_ngram_stands_twice_within_the_window(writer):
     text = writer.generate(PROMPT, temperature=0.1, seed=1, max_new_tokens=200, no_repeat_ngram_size=2)[0].text
     pairs = [text[i : i + 2] for i in range(len(text) - 1)]
@@ -369,15 +451,16 @@ def test_candidates_that_stop_early_leave_the_others_alone(writer):
         ({"seed": "x"}, "seed must be an integer"),
         ({"candidate": -1}, "candidate must be an integer >= 0"),
         ({"novel": "紅樓夢"}, "天龍八部、俠客行"),
-        ({"prompt": None}, "prompt must be a string, got NoneType"),
+        ({"prompt": None}, "prompt must be a string.*, got NoneType"),
+        ({"prompt": b"abc"}, "prompt must be a string.*, got bytes"),
+        ({"prompt": {"a": 1}}, "prompt must be a string.*, got dict"),
     ],
 )
 def test_a_bad_argument_is_refused_at_the_call(writer, arguments, message):
     with pytest.raises(ValueError, match=message):
         writer.stream(**arguments)  # not only when the first character is asked for
-    if "prompt" not in arguments:
-        with pytest.raises(ValueError, match=message):
-            writer.generate(PROMPT, **arguments)
+    with pytest.raises(ValueError, match=message):
+        writer.generate(**({"prompt": PROMPT} | arguments))
 
 
 def test_bad_counts_are_refused(writer):

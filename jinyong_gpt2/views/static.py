@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, BLUE, ORANGE, GROUND = "#202020", "#666666", "#0c36d8", "#ff6318", "#ffffff"
 LONGEST = 64  # tokens in a picture; the last of a longer text
+SEEN = 0.25  # the head picture brightens its lines where a token's strongest is weaker than this, on the average
 FONTS = (
     *("Noto Sans CJK TC", "Noto Sans TC", "Noto Sans CJK JP", "Source Han Sans TC", "PingFang TC", "PingFang HK"),
     *(
@@ -134,8 +135,10 @@ def _model(view: Any, excerpt: _Excerpt) -> Figure:
 def _head(view: Any, excerpt: _Excerpt) -> Figure:
     """One layer, all heads or the chosen one, each in its colour."""
     weights = excerpt.weights[view.layer].numpy()  # (H, S, S)
-    heads = range(len(weights)) if view.head is None else [view.head]
+    heads = list(range(len(weights))) if view.head is None else [view.head]
     colours = head_colours(len(weights))
+    # In the midst of a long text a token looks at many, most of them not in the picture: its lines would be too faint.
+    opacity = max(1.0, SEEN / max(weights[heads].max(-1).mean(), 1e-6)) / len(heads)
     tops = 62 + (np.arange(excerpt.size) + 0.5) * 22
     figure, axes = _figure(420, tops[-1] + 24)
     axes.text(10, 14, f"Layer {view.layer}{excerpt.note}", va="center", fontsize=10, color=SOFT)
@@ -143,7 +146,7 @@ def _head(view: Any, excerpt: _Excerpt) -> Figure:
         x = 10 + 400 * i / len(weights)
         axes.add_patch(_rectangle(x, 28, 400 / len(weights) - 2, 18, colours[h]))
         axes.text(x + 200 / len(weights) - 1, 37, str(h), ha="center", va="center", fontsize=8, color="white")
-        _lines(axes, weights[h] / len(heads), 150, 270, tops, colours[h], 0.01 / len(heads))
+        _lines(axes, weights[h] * opacity, 150, 270, tops, colours[h], 0.01 / len(heads))
     _column(axes, excerpt.labels, 142, tops, "right")
     _column(axes, excerpt.labels, 278, tops, "left")
     return figure
