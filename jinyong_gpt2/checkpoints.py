@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.model import quietly
@@ -36,23 +38,61 @@ def save(
 
     `texts` are the files to go beside it, name → content; `weights` replace those that `model` holds.
     """
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    new, old = folder.with_name(folder.name + ".new"), _second_name(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    with quietly():
-        model.save_pretrained(new, state_dict=weights)
-    save_tokenizer(tokenizer, new)
-    for name, text in texts.items():
-        (new / name).write_text(text, encoding="utf-8")
-    if state is not None:
-        torch.save(state, new / STATE)
+    try:
+        with quietly():
+            model.save_pretrained(new, state_dict=weights)
+        save_tokenizer(tokenizer, new)
+        for name, text in texts.items():
+            (new / name).write_text(text, encoding="utf-8")
+        if state is not None:
+            torch.save(state, new / STATE)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)  # it would fill the disk further
+        if isinstance(error, RuntimeError | SafetensorError):  # what torch and safetensors make of a full disk
+            raise OSError(f"{folder} could not be written, is the disk full? {error}".splitlines()[0]) from error
+        raise
     # A folder cannot replace another in one move: between the two renames the old one is still there under its
     # second name, where `last_folder` finds it.
-    shutil.rmtree(old, ignore_errors=True)
+    _restore_name(folder)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
     os.replace(new, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _second_name(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def _restore_name(folder: Path) -> None:
+    """Give back its name to a checkpoint that a kill between two renames has left under its second one alone."""
+    if not folder.exists() and _second_name(folder).exists():
+        os.replace(_second_name(folder), folder)
+
+
+def tidy(output_dir: Path, step: int) -> None:
+    """Make a run's folder ready to go on after `step`: whole checkpoints under their names, no metrics beyond it."""
+    for name in ("last", "best"):
+        _restore_name(output_dir / name)
+    trim_metrics(output_dir / "metrics.jsonl", step)
+
+
+def require_room(output_dir: Path, resume: bool) -> None:
+    """ValueError where a new run in this folder would replace what is there.
+
+    A run that was killed before its first save has only `best`, which `resume` lets it make anew.
+    """
+    last, best = output_dir / "last", output_dir / "best"
+    if last_folder(output_dir) is not None:
+        raise ValueError(f"{output_dir} holds a run already: add --resume, or choose another --output_dir")
+    if last.exists():
+        raise ValueError(f"{last} has no {STATE} to resume from and would be replaced: choose another --output_dir")
+    if best.exists() and not resume:
+        raise ValueError(f"{best} would be replaced: choose another --output_dir, or add --resume")
 
 
 def last_folder(output_dir: Path) -> Path | None:
@@ -62,9 +102,19 @@ def last_folder(output_dir: Path) -> Path | None:
 
 
 def load_state(output_dir: Path) -> dict[str, Any] | None:
-    """The training state of the newest checkpoint, on the CPU, or None where there is nothing to resume."""
+    """The training state of the newest checkpoint, on the CPU, or None where there is nothing to resume.
+
+    Raises ValueError where it is damaged.
+    """
     folder = last_folder(output_dir)
-    return None if folder is None else torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    if folder is None:
+        return None
+    try:
+        return torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{folder / STATE} is damaged: go on from its weights with --init_from {folder} and another --output_dir"
+        ) from error
 
 
 def trim_metrics(path: Path, step: int) -> None:
@@ -76,6 +126,6 @@ def trim_metrics(path: Path, step: int) -> None:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except json.JSONDecodeError:
+        except (ValueError, KeyError, TypeError):
             break
     write_whole(path, "".join(kept))

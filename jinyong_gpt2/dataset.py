@@ -75,8 +75,11 @@ class PreparedCorpus:
             raise FileNotFoundError(
                 f"no prepared corpus in {folder}: make one with python scripts/prepare_corpus.py NOVELS --out {folder}"
             )
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{folder / 'manifest.json'} is damaged, prepare the corpus again: {error}") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ValueError(f"{folder} was prepared by another version: run scripts/prepare_corpus.py again")
         splits = {split: _memmap(folder / f"{split}.bin", manifest["tokens"][split]) for split in ("train", "heldout")}
         return cls(folder, AutoTokenizer.from_pretrained(folder), splits["train"], splits["heldout"], manifest)
@@ -146,11 +149,13 @@ def prepare(
         titles = [novel.title for novel in corpus.novels]
         tokenizer = build_tokenizer(train_texts, titles, min_count, corpus.script)
 
-    (out / "manifest.json").unlink(missing_ok=True)
     encode = TableEncoder(tokenizer)
     digest, positions, novels = hashlib.sha256(), {"train": 0, "heldout": 0}, []
+    parts = {split: out / f"{split}.bin.part" for split in positions}
     with ExitStack() as stack:
-        files = {split: stack.enter_context(open(out / f"{split}.bin.part", "wb")) for split in positions}
+        for part in parts.values():
+            stack.callback(part.unlink, missing_ok=True)  # of a full disk, say
+        files = {split: stack.enter_context(open(part, "wb")) for split, part in parts.items()}
         for novel in corpus.novels:
             chapters = []
             for chapter in novel.chapters:
@@ -161,8 +166,11 @@ def prepare(
                 start, positions[split] = positions[split], positions[split] + len(ids)
                 chapters.append({"title": chapter.title, "split": split, "start": start, "stop": positions[split]})
             novels.append({"title": novel.title, "chapters": chapters})
-    for split in positions:
-        os.replace(out / f"{split}.bin.part", out / f"{split}.bin")
+        for file in files.values():
+            file.close()
+        (out / "manifest.json").unlink(missing_ok=True)  # an earlier preparation is valid to this moment
+        for split, part in parts.items():
+            os.replace(part, out / f"{split}.bin")
     save_tokenizer(tokenizer, out)
     manifest = {
         "format": FORMAT,

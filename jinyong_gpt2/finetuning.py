@@ -22,6 +22,7 @@ from jinyong_gpt2.tokenizer import GENERIC_TOKEN
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")  # where a checkpoint keeps its own
 # What a BERT-style vocabulary (GPT2-Chinese's) calls our tokens: what begins a text, and a line's end.
 BERT_NAMES = {GENERIC_TOKEN: "[CLS]", "\n": "[SEP]"}
 
@@ -31,8 +32,8 @@ def model_from(
 ) -> GPT2LMHeadModel:
     """The model of a checkpoint, in float32, with the vocabulary of `tokenizer`.
 
-    `dropout` replaces the checkpoint's own where given. Raises FileNotFoundError where there is no checkpoint,
-    ValueError where it is no GPT-2.
+    `dropout` replaces the checkpoint's own where given. Raises FileNotFoundError where there is no checkpoint, or none
+    with a tokenizer, ValueError where it is no GPT-2.
     """
     from transformers import GPT2Config
 
@@ -41,17 +42,22 @@ def model_from(
         raise FileNotFoundError(
             f"no checkpoint in {folder} (config.json is missing): init_from is a Hugging Face folder"
         )
-    kind = GPT2Config.get_config_dict(folder)[0].get("model_type")
+    values = GPT2Config.get_config_dict(folder)[0]
+    # Before transformers 3 a config.json did not name its model: GPT2-Chinese's do not.
+    kind = values.get("model_type", "gpt2" if {"n_embd", "n_layer", "n_head"} <= set(values) else None)
     if kind != "gpt2":
         raise ValueError(f"{folder} holds a {kind} model: only a GPT-2 can be fine-tuned")
     config = GPT2Config.from_pretrained(folder)
     if dropout is not None:
         config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = dropout
     model = load_model(folder, config=config)
-    old = model.transformer.wte.weight.detach().clone()  # (V_old, C)
+    known = _vocabulary(folder)
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]  # one and the same where they are tied
+    old = [table.weight.detach().clone() for table in tables]  # (V_old, C) each
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
-        model.transformer.wte.weight.copy_(_rows(old, _vocabulary(folder), tokenizer))
+        for table, rows in zip((model.get_input_embeddings(), model.get_output_embeddings()), old, strict=True):
+            table.weight.copy_(_rows(rows, known, tokenizer))
     model.config.bos_token_id = model.config.eos_token_id = tokenizer.bos_token_id
     model.config.pad_token_id = None  # see new_model
     model.generation_config.bos_token_id = model.generation_config.eos_token_id = tokenizer.bos_token_id
@@ -61,9 +67,11 @@ def model_from(
 
 def _vocabulary(folder: Path) -> dict[str, int]:
     """Token → id of a checkpoint, from its tokenizer or from a bare `vocab.txt`, a token a line."""
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise FileNotFoundError(f"{folder} has no tokenizer: copy its {' or '.join(VOCABULARIES)} there")
     if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
-        tokens = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        return {token: i for i, token in enumerate(tokens)}
+        tokens = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")  # U+2028 ends no line here
+        return {token.rstrip("\r"): i for i, token in enumerate(tokens)}
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder).get_vocab()

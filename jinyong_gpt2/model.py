@@ -67,12 +67,20 @@ def new_model(
 
 
 def load_model(folder: str | os.PathLike[str], **options: Any) -> GPT2LMHeadModel:
-    """The GPT-2 of a Hugging Face folder, in float32 unless `options` (of `from_pretrained`) say otherwise."""
+    """The GPT-2 of a Hugging Face folder, in float32 unless `options` (of `from_pretrained`) say otherwise.
+
+    Raises ValueError where its weights are damaged or do not fit its configuration.
+    """
     import torch
+    from safetensors import SafetensorError
     from transformers import GPT2LMHeadModel
 
-    with quietly():
-        return GPT2LMHeadModel.from_pretrained(folder, **{"dtype": torch.float32, **options})
+    try:
+        with quietly():
+            return GPT2LMHeadModel.from_pretrained(folder, **{"dtype": torch.float32, **options})
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the weights in {folder} are damaged or do not fit its config.json: {reason}") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LOG_EVERY = 10  # steps whose losses are fetched from the device together
+# What a run keeps from its beginning, besides its size: a resume takes it from the checkpoint.
+KEPT = (
+    *("parameters", "init_from", "embeddings", "seed", "generic_share", "dropout"),
+    *("optimizer", "weight_decay", "muon_weight_decay", "beta2"),
+)
 
 
 def option(default: Any, help: str) -> Any:
@@ -103,6 +108,7 @@ class TrainConfig:
             "optimizer": ("muon", "adamw"),
             "schedule": ("trapezoid", "linear", "constant"),
             "mixed_precision": ("auto", "bf16", "fp16", "no"),
+            "device": ("auto", "cuda", "cpu"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -111,9 +117,15 @@ class TrainConfig:
             raise ValueError("an lstm has no dropout and starts from no checkpoint: leave dropout and init_from out")
         if self.size != "lstm" and self.parameters is not None:
             raise ValueError(f"parameters is for size lstm: {self.size} has a shape of its own")
-        for name in ("max_steps", "stop_after", "batch_size", "micro_batch_size", "parameters"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        least = dict.fromkeys(
+            ("max_steps", "stop_after", "batch_size", "micro_batch_size", "parameters", "eval_windows"), 1
+        )
+        least |= {"context_length": 2} | dict.fromkeys(("seed", "warmup_steps", "eval_every", "save_every"), 0)
+        for name, number in least.items():
+            if getattr(self, name) is not None and getattr(self, name) < number:
+                raise ValueError(f"{name} must be at least {number}, got {getattr(self, name)}")
+        if self.max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm}")
         for name in ("dropout", "generic_share", "decay_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -143,7 +155,7 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
     `output_dir/last` is the newest checkpoint with all that a resume needs, `output_dir/best` the one with the fewest
     held-out bits per character; both are plain Hugging Face folders. Closing the generator early, Ctrl-C and SIGTERM
     save first. Raises FileNotFoundError without a prepared corpus, ValueError for a run that is there already and is
-    not to be resumed, TrainingDiverged when the loss is not finite.
+    not to be resumed, or that was begun with other settings, TrainingDiverged when the loss is not finite.
     """
     run = _Run(config)
     try:
@@ -156,12 +168,16 @@ class _Run:
     """What one call of `train` holds: data, model, optimizers, place."""
 
     def __init__(self, config: TrainConfig) -> None:
-        self.config = config
         self.folder = Path(config.output_dir)
         self.data = PreparedCorpus.open(config.data)
         state = checkpoints.load_state(self.folder) if config.resume else None
-        if state is None and checkpoints.last_folder(self.folder) is not None:
-            raise ValueError(f"{self.folder} holds a run already: add --resume, or choose another --output_dir")
+        began: dict[str, Any] = {}
+        if state is None:
+            checkpoints.require_room(self.folder, config.resume)
+        else:
+            began = json.loads((checkpoints.last_folder(self.folder) / "training.json").read_text(encoding="utf-8"))
+            config = _as_begun(config, began["config"])
+        self.config = config
         self.accelerator = _accelerator(config)
         self.sharded = prepare_to_shard(self.accelerator)
         self.device = self.accelerator.device
@@ -206,9 +222,10 @@ class _Run:
         self.micro_batch = min(config.micro_batch_size or config.batch_size, config.batch_size // self.processes)
 
         self.step, self.tokens_seen, self.best, self._saved = 0, 0, math.inf, -1
-        self._seen_before = _characters_seen(config.init_from)
+        self._seen_before = began["characters_seen_before"] if began else _characters_seen(config.init_from)
         self._measured = (-1, math.inf)  # at which step last, and the bits per character
         self._pending: list[dict[str, Any]] = []
+        self._batch: list[torch.Tensor] | None = None  # the newest step's
         if state is not None:
             self._restore(state)
         self.utilisation_unit = flops_per_token(self.model, self.length) / (peak_flops(self.device) * self.processes)
@@ -230,14 +247,7 @@ class _Run:
     def _resumed_model(self) -> PreTrainedModel:
         from jinyong_gpt2.baselines import open_model
 
-        folder = checkpoints.last_folder(self.folder)
-        began = json.loads((folder / "training.json").read_text(encoding="utf-8"))["config"]
-        if began["size"] != self.config.size:
-            raise ValueError(
-                f"{self.folder} holds a run of size {began['size']}, not {self.config.size}: "
-                f"go on with --size {began['size']}, or choose another --output_dir"
-            )
-        return open_model(folder)
+        return open_model(checkpoints.last_folder(self.folder))
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["corpus"] != self.data.hash:
@@ -245,15 +255,18 @@ class _Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_whole(optimizer, saved)
         self.step, self.tokens_seen = state["step"], state["tokens_seen"]
-        self.best, self.micro_batch = state["best"], state["micro_batch"]
-        if self.accelerator.is_main_process:
-            checkpoints.trim_metrics(self.folder / "metrics.jsonl", self.step)
+        self.best, self.micro_batch = state["best"], min(state["micro_batch"], self.micro_batch)
+        self._saved = self.step
+        if self.accelerator.scaler is not None and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
 
     # ---- the loop
 
     def steps(self) -> Iterator[dict[str, Any]]:
         """The whole run. Left early on request it saves; left by an error it keeps the last checkpoint as it was."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.is_main_process:
+            checkpoints.tidy(self.folder, self.step)
         with ExitStack() as stack:
             stopped = stack.enter_context(_stop_signals())
             pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -273,21 +286,25 @@ class _Run:
     def _loop(self, stopped: threading.Event, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
         config = self.config
         upcoming = pool.submit(self._load, self.step)
-        clock, clock_step = time.perf_counter(), self.step
+        clock, clock_step, clock_tokens = time.perf_counter(), self.step, self.tokens_seen
         end = min(config.max_steps, config.stop_after or config.max_steps)
         while self.step < end and not self._agree(stopped.is_set()):
-            batch, upcoming = upcoming.result(), pool.submit(self._load, self.step + 1)
+            (batch, tokens), upcoming = upcoming.result(), pool.submit(self._load, self.step + 1)
             factor = learning_rate_factor(self.step, config)
             loss = self._optimizer_step(batch, factor)
             self.step += 1
-            self.tokens_seen += config.batch_size * self.length
+            self.tokens_seen += tokens
             self._pending.append({"step": self.step, "loss": loss, "learning_rate": factor})
             measure = self._due(config.eval_every) or (config.eval_every and self.step == end)
             if self._due(LOG_EVERY) or measure or self._due(config.save_every):
-                rows = self._fetch(steps_per_second=(self.step - clock_step) / (time.perf_counter() - clock))
+                rows = self._fetch()
+                seconds = time.perf_counter() - clock
+                rows[-1] |= self._speed((self.step - clock_step) / seconds, (self.tokens_seen - clock_tokens) / seconds)
                 better = False
                 if measure and self.heldout is not None:
                     bits = rows[-1]["heldout_bits_per_char"] = self._measure_heldout()
+                    if not math.isfinite(bits):
+                        self._report_divergence(f"the held-out loss after step {self.step}", self.step)
                     self._measured, better, self.best = (self.step, bits), bits < self.best, min(bits, self.best)
                 self._write(rows)
                 if better:
@@ -295,24 +312,28 @@ class _Run:
                 if self._due(config.save_every):
                     self.save()
                 yield from rows
-                clock, clock_step = time.perf_counter(), self.step
+                clock, clock_step, clock_tokens = time.perf_counter(), self.step, self.tokens_seen
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
 
-    def _load(self, step: int) -> list[torch.Tensor]:
-        """This process's share of a step's windows on the device: inputs and targets (B/P, L), target count ()."""
+    def _load(self, step: int) -> tuple[list[torch.Tensor], int]:
+        """This process's share of a step's windows on the device: inputs and targets (B/P, L), target count ().
+
+        And that count as a number: of the whole batch, in which short windows are padded.
+        """
         rows = self.order.step(step)
         batch: Batch = self.windows.batch(rows[self.rank :: self.processes])
         # All processes divide by the same count: that of the whole batch, known from the rows alone.
-        count = torch.tensor(float((rows[:, 1] - rows[:, 0]).sum()))
-        tensors = [torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), count]
+        count = int((rows[:, 1] - rows[:, 0]).sum())
+        tensors = [torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets), torch.tensor(float(count))]
         if self.device.type == "cuda":
             tensors = [tensor.pin_memory() for tensor in tensors]
-        return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+        return [tensor.to(self.device, non_blocking=True) for tensor in tensors], count
 
     def _optimizer_step(self, batch: list[torch.Tensor], factor: float) -> torch.Tensor:
         """One step at `factor` of the full learning rates; the mean loss in nats, a scalar still on the device."""
+        self._batch = batch
         while True:
             try:
                 loss = self._backward(batch)
@@ -320,19 +341,31 @@ class _Run:
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1 or self.processes > 1:
                     raise
-                self.micro_batch = math.ceil(self.micro_batch / 2)
-                for optimizer in self.optimizers:
-                    optimizer.zero_grad(set_to_none=True)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                print(f"out of memory: going on with {self.micro_batch} windows at a time, the batch stays the same")
+            self._halve()  # only here, where the error holds no tensors any more
         self.accelerator.clip_grad_norm_(self.loss.parameters(), self.config.max_grad_norm)
         for optimizer, rates in zip(self.optimizers, self.full_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-            optimizer.step()
+        scaler = self.accelerator.scaler
+        for optimizer in self.optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:  # not accelerate's own step, which updates the scaler after each: the next would unscale twice
+                scaler.step(optimizer.optimizer)
+        if scaler is not None:
+            scaler.update()
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         return loss
+
+    def _halve(self) -> None:
+        """Take half as many windows at a time, the batch being the same."""
+        self.micro_batch = math.ceil(self.micro_batch / 2)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        print(f"out of memory: going on with {self.micro_batch} windows at a time, the batch stays the same")
 
     def _backward(self, batch: list[torch.Tensor]) -> torch.Tensor:
         inputs, targets, count = batch
@@ -354,26 +387,38 @@ class _Run:
 
     # ---- measuring and logging
 
-    def _fetch(self, steps_per_second: float | None = None) -> list[dict[str, Any]]:
+    def _fetch(self) -> list[dict[str, Any]]:
         """The steps since the last call with their losses as numbers, over all processes: one transfer for all."""
         rows, self._pending = self._pending, []
         if not rows:
             return rows
         losses = torch.stack([row["loss"] for row in rows])
-        for row, loss in zip(rows, self.accelerator.reduce(losses, "sum").tolist(), strict=True):
+        for i, (row, loss) in enumerate(zip(rows, self.accelerator.reduce(losses, "sum").tolist(), strict=True)):
             row["loss"] = loss
             if not math.isfinite(loss):
-                self._report_divergence(row["step"])
-        if steps_per_second is not None:
-            rows[-1] |= self._speed(steps_per_second)
+                self._write(rows[:i])
+                self._report_divergence(f"the loss of step {row['step']}", row["step"])
         return rows
 
-    def _report_divergence(self, step: int) -> None:
+    def _report_divergence(self, what: str, step: int) -> None:
         places = [self.data.place("train", start) for start in self.order.step(step - 1)[:3, 0]]
+        last = self.folder / "last"
         raise TrainingDiverged(
-            f"the loss of step {step} is not a finite number (first windows: {'; '.join(places)}). "
-            f"Try a lower learning rate or mixed_precision='no'; {self.folder / 'last'} is from before."
+            f"{what} is not a finite number (first windows: {'; '.join(places)}). "
+            f"Try a lower learning rate or mixed_precision='no'"
+            + (f"; {last} is from before: go on from there with --resume." if last.is_dir() else ".")
         )
+
+    @torch.no_grad()
+    def _require_sound_weights(self) -> None:
+        """Raise TrainingDiverged rather than replace a good checkpoint: a step's loss is of the weights before it."""
+        if self._batch is None:
+            return
+        inputs, targets, _ = self._batch
+        self.loss.eval()
+        loss = self.loss(inputs[: self.micro_batch], targets[: self.micro_batch])
+        if not math.isfinite(self.accelerator.reduce(loss, "sum").item()):
+            self._report_divergence(f"the loss after step {self.step}", self.step)
 
     @torch.no_grad()
     def _measure_heldout(self) -> float:
@@ -395,11 +440,11 @@ class _Run:
         nats, characters = self.accelerator.reduce(totals, "sum").tolist()
         return nats / math.log(2) / characters
 
-    def _speed(self, steps_per_second: float) -> dict[str, float]:
-        tokens = steps_per_second * self.config.batch_size * self.length
+    def _speed(self, steps_per_second: float, characters_per_second: float) -> dict[str, float]:
+        computed = steps_per_second * self.config.batch_size * self.length  # the ends of short windows, too
         return {
-            "characters_per_second": tokens,
-            "utilisation": tokens * self.utilisation_unit,
+            "characters_per_second": characters_per_second,
+            "utilisation": computed * self.utilisation_unit,
             "seconds_left": (self.config.max_steps - self.step) / steps_per_second,
         }
 
@@ -417,6 +462,7 @@ class _Run:
         """Write `last`: model, tokenizer and everything a resume needs."""
         if self._saved == self.step:
             return
+        self._require_sound_weights()
         state = {
             "step": self.step,
             "tokens_seen": self.tokens_seen,
@@ -424,6 +470,7 @@ class _Run:
             "micro_batch": self.micro_batch,
             "corpus": self.data.hash,
             "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],
+            "scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict(),
         }
         self._save("last", state)
         self._saved = self.step
@@ -471,6 +518,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     if config.device == "cuda" and on_cpu:
         raise ValueError('no CUDA device on this machine: use device="auto" or "cpu"')
     precision = config.mixed_precision
+    if precision == "fp16" and on_cpu:
+        raise ValueError("fp16 is for a GPU: mixed_precision must be auto, bf16 or no on a CPU")
     if precision == "auto":
         if on_cpu:
             fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -483,12 +532,26 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return Accelerator(mixed_precision=precision, cpu=on_cpu)
 
 
+def _as_begun(config: TrainConfig, began: dict[str, Any]) -> TrainConfig:
+    """`config` with what a run was begun with and keeps. ValueError where it asks for something else."""
+    changed = {name: began[name] for name in ("size", *KEPT) if getattr(config, name) != began[name]}
+    defaults = {setting.name: setting.default for setting in fields(TrainConfig)}
+    for name, value in changed.items():
+        if name == "size" or getattr(config, name) != defaults[name]:
+            raise ValueError(
+                f"{config.output_dir} holds a run of {name} {value}, not {getattr(config, name)}: "
+                f"go on with --{name} {value}, or choose another --output_dir"
+            )
+    return replace(config, **changed)
+
+
 def _characters_seen(folder: str | None) -> int | None:
     """How many characters the checkpoint that a run begins from has seen in all; None where nobody knows."""
     if folder is None or not (Path(folder) / "training.json").is_file():
         return None
     known = json.loads((Path(folder) / "training.json").read_text(encoding="utf-8"))
-    return known["characters_seen"] + (known.get("characters_seen_before") or 0)
+    seen = known.get("characters_seen") if isinstance(known, dict) else None
+    return None if seen is None else seen + (known.get("characters_seen_before") or 0)
 
 
 def _version(package: str) -> str | None:
@@ -500,11 +563,19 @@ def _version(package: str) -> str | None:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that a step ends before the run does; elsewhere than in the main
-    thread (a notebook's worker, say) signals stay as they are."""
+    """An event that Ctrl-C and SIGTERM set, so that a step ends before the run does; a second Ctrl-C does not wait.
+
+    Elsewhere than in the main thread (a notebook's worker, say) signals stay as they are.
+    """
+
+    def heed(number: int, frame: Any) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
     event, main = threading.Event(), threading.current_thread() is threading.main_thread()
     signals = (signal.SIGINT, signal.SIGTERM) if main else ()
-    previous = {number: signal.signal(number, lambda *_: event.set()) for number in signals}
+    previous = {number: signal.signal(number, heed) for number in signals}
     try:
         yield event
     finally:

@@ -32,7 +32,7 @@ def main() -> None:
 
     try:
         corpus = load_corpus(args.folder, args.script, args.keep_extras, args.heldout, args.workers)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"prepare_corpus: {error}") from None
     print(corpus.report_table())
     if args.reports:
@@ -40,7 +40,7 @@ def main() -> None:
             print(f"\n{report}")
     try:
         prepared = prepare(corpus, args.out, args.min_count)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"prepare_corpus: {error}") from None
     heldout = "".join(c.full_text for novel in corpus.novels for c in novel.chapters if c.heldout)
     print(f"\n{corpus}")

@@ -20,7 +20,7 @@ A model too large for one GPU, its weights, gradients and optimizer states sprea
     accelerate launch --num_processes 8 --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP \\
         scripts/train.py --size gpt2-xl --batch_size 512 …
 
-Ctrl-C saves and leaves. The options are the fields of `jinyong_gpt2.training.TrainConfig`.
+Every machine must see the same --output_dir. Ctrl-C saves and leaves. The options are the fields of `jinyong_gpt2.training.TrainConfig`.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import sys
 from argparse import Action, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
@@ -53,6 +54,11 @@ def main() -> int:
             step = metrics["step"]
             if first and "heldout_bits_per_char" in metrics:
                 tqdm.write(f"step {step}: held-out {metrics['heldout_bits_per_char']:.3f} bits a character")
+    except KeyboardInterrupt:
+        return 130
+    except torch.OutOfMemoryError as error:
+        print(f"train.py: {str(error).splitlines()[0]} Try a smaller --micro_batch_size.", file=sys.stderr)
+        return 1
     except (ValueError, OSError, ImportError, TrainingDiverged) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -64,6 +70,8 @@ def main() -> int:
 def ending(config: TrainConfig, step: int) -> str:
     """What there is now, after the last step taken (0: none), and what to do with it."""
     last, best = Path(config.output_dir) / "last", Path(config.output_dir) / "best"
+    if not step and not last.is_dir():
+        return "stopped before the first step"
     if not step:
         return f"nothing to do: {last} has taken its steps already"
     if step < config.max_steps:

@@ -28,8 +28,8 @@ def test_preparing_twice_gives_the_same_bytes(prepared, tmp_path):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_a_failure_leaves_no_valid_looking_folder(tmp_path):
-    prepare(plain_corpus(), tmp_path)
+def test_a_failure_leaves_the_earlier_preparation_or_none(tmp_path):
+    earlier = prepare(plain_corpus(), tmp_path / "again").hash
 
     class Unreadable(PlainChapter):
         reads = 0
@@ -41,9 +41,20 @@ def test_a_failure_leaves_no_valid_looking_folder(tmp_path):
                 raise OSError("the disk went away")
             return "天\n"
 
-    with pytest.raises(OSError, match="went away"):
-        prepare(PlainCorpus([PlainNovel("丁書", [Unreadable("一", "二")])]), tmp_path)
+    for name in ("new", "again"):
+        Unreadable.reads = 0
+        with pytest.raises(OSError, match="went away"):
+            prepare(PlainCorpus([PlainNovel("丁書", [Unreadable("一", "二")])]), tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"prepare_corpus\.py"):
+        PreparedCorpus.open(tmp_path / "new")
+    assert PreparedCorpus.open(tmp_path / "again").hash == earlier
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("text", ['{"format": 1', "[]"])
+def test_a_damaged_manifest_says_what_to_do(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"prepare the corpus again|run scripts/prepare_corpus\.py again"):
         PreparedCorpus.open(tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import config
+from test_training import config, targets
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from jinyong_gpt2.checkpoints import save
@@ -51,16 +51,51 @@ def test_a_new_character_begins_as_its_bytes_and_a_new_novel_as_none(old):
 
 
 def test_a_gpt2_chinese_folder_with_its_vocab_txt_is_understood(tmp_path):
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "天", "地"]
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2028x", "天", "地"]
     model = GPT2LMHeadModel(GPT2Config(vocab_size=len(names), n_embd=8, n_layer=1, n_head=1, n_positions=32))
     model.save_pretrained(tmp_path)
-    (tmp_path / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["model_type"]  # as transformers wrote it then
+    (tmp_path / "config.json").write_text(json.dumps(values))
     tokenizer = build_tokenizer([])
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer: copy its .*vocab\.txt"):
+        model_from(tmp_path, tokenizer)
+    (tmp_path / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     rows, known = model_from(tmp_path, tokenizer).transformer.wte.weight, model.transformer.wte.weight
     for ours, theirs in {"天": "天", "\n": "[SEP]"}.items():
         torch.testing.assert_close(rows[encode(tokenizer, ours)[0]], known[names.index(theirs)])
     torch.testing.assert_close(rows[0], known[names.index("[CLS]")])
     torch.testing.assert_close(rows[encode(tokenizer, "玄")[0]], known.mean(dim=0))
+
+
+def test_an_output_layer_of_its_own_keeps_its_rows_too(old, tmp_path):
+    _, _, tokenizer = old
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=32, tie_word_embeddings=False
+    )
+    model = GPT2LMHeadModel(config)
+    save(tmp_path / "untied", model, tokenizer, {})
+    other = build_tokenizer(["㐁"], titles=["乙書", "甲書"], min_count=1)
+    adapted = model_from(tmp_path / "untied", other)
+    for character in "天。":
+        was, now = encode(tokenizer, character)[0], encode(other, character)[0]
+        torch.testing.assert_close(adapted.lm_head.weight[now], model.lm_head.weight[was])
+        torch.testing.assert_close(adapted.transformer.wte.weight[now], model.transformer.wte.weight[was])
+
+
+def test_weights_that_do_not_fit_are_one_line(old, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(old[0], tmp_path / "broken")
+    for change in ({"n_embd": 64}, {}):
+        values = json.loads((old[0] / "config.json").read_text()) | change
+        (folder / "config.json").write_text(json.dumps(values))
+        if not change:
+            (folder / "model.safetensors").write_bytes(b"cut off")
+        with pytest.raises(ValueError, match="damaged or do not fit") as error:
+            model_from(folder, old[2])
+        assert "\n" not in str(error.value)
 
 
 def test_a_fine_tuned_run_begins_where_the_checkpoint_ended(prepared, tmp_path):
@@ -72,13 +107,18 @@ def test_a_fine_tuned_run_begins_where_the_checkpoint_ended(prepared, tmp_path):
 
 def test_what_a_checkpoint_saw_before_is_counted_over_all_its_rounds(prepared, tmp_path):
     folder = None
-    for round_, seen_before in enumerate((None, 128, 256)):
+    seen_before = None
+    for round_ in range(3):
         out = tmp_path / str(round_)
-        list(train(config(prepared, out, max_steps=1, batch_size=2, context_length=64, init_from=folder)))
+        settings = config(prepared, out, max_steps=1, batch_size=2, context_length=64, init_from=folder)
+        list(train(settings))
         folder = str(out / "last")
         record = json.loads((Path(folder) / "training.json").read_text(encoding="utf-8"))
-        assert (record["characters_seen"], record["characters_seen_before"]) == (128, seen_before)
-    assert "128 characters seen, after the 256" in (Path(folder) / "README.md").read_text(encoding="utf-8")
+        seen = targets(prepared, settings, 0)
+        assert (record["characters_seen"], record["characters_seen_before"]) == (seen, seen_before)
+        seen_before = seen + (seen_before or 0)
+    card = (Path(folder) / "README.md").read_text(encoding="utf-8")
+    assert f"{seen} characters seen, after the {seen_before - seen}" in card
 
 
 def test_what_is_no_checkpoint_is_refused(prepared, tmp_path):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jinyong_gpt2 import checkpoints, training
-from jinyong_gpt2.dataset import IGNORE
+from jinyong_gpt2.dataset import IGNORE, TrainingOrder, Windows
 from jinyong_gpt2.loss import cross_entropy_sum
 from jinyong_gpt2.model import load_model
 from jinyong_gpt2.optimizers import learning_rate_factor
@@ -125,18 +125,28 @@ def test_phases_of_a_run_share_its_schedule_and_count_what_was_read(prepared, st
     rows = [*train(short), *train(long)]
     assert [row["learning_rate"] for row in rows] == [learning_rate_factor(step, short) for step in range(10)]
     record = json.loads((tmp_path / "longer" / "last" / "training.json").read_text(encoding="utf-8"))
-    assert record["characters_seen"] == 6 * 8 * 8 + 4 * 2 * 32
+    assert record["characters_seen"] == sum(targets(prepared, short, step) for step in range(6)) + sum(
+        targets(prepared, long, step) for step in range(6, 10)
+    )
+
+
+def targets(prepared, settings, step):
+    """How many tokens a step predicts: windows at the end of a chapter are padded."""
+    windows = Windows(prepared, "train", settings.context_length)
+    rows = TrainingOrder(windows, settings.batch_size, settings.seed, settings.generic_share).step(step)
+    return int((windows.batch(rows).targets != IGNORE).sum())
 
 
 def test_the_loss_is_that_of_hugging_face(prepared, tmp_path):
     """The first step's loss, against the model's own with the same windows."""
     run = training._Run(config(prepared, tmp_path, dropout=0.0))
-    inputs, targets, count = run._load(0)
-    loss = run._backward([inputs, targets, count])
+    batch, number = run._load(0)
+    inputs, wanted, count = batch
+    loss = run._backward(batch)
     logits = run.model(input_ids=inputs).logits
-    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    expected = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORE)
     torch.testing.assert_close(loss, expected.detach())
-    assert count == (targets != IGNORE).sum()
+    assert count == number == (wanted != IGNORE).sum()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -240,6 +250,46 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(straight, tmp_path
     assert checkpoints.load_state(tmp_path)["step"] == 3
 
 
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_two_kills_between_the_renames_lose_nothing_either(straight, tmp_path, monkeypatch, name):
+    """The second comes while the older checkpoint has its second name only."""
+    folder, _ = straight
+    model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
+    rename = os.replace
+
+    def dies(source, target):
+        if str(source).endswith(".new"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    checkpoints.save(tmp_path / name, model, tokenizer, {"which": "0"}, {"step": 0})
+    monkeypatch.setattr(checkpoints.os, "replace", dies)
+    for step in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(tmp_path / name, model, tokenizer, {"which": str(step)}, {"step": step})
+        whole = [f for f in tmp_path.iterdir() if (f / checkpoints.STATE).is_file() and f.suffix != ".new"]
+        assert [f.name for f in whole] == [f"{name}.old"]
+    monkeypatch.undo()
+    checkpoints.tidy(tmp_path, 0)
+    assert (tmp_path / name / "which").read_text() == "0"
+    checkpoints.save(tmp_path / name, model, tokenizer, {"which": "4"}, {"step": 4})
+    assert [f.name for f in tmp_path.iterdir()] == [name] and (tmp_path / name / "which").read_text() == "4"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("enforce fail\nstack")])
+def test_a_full_disk_is_not_filled_further(straight, tmp_path, monkeypatch, error):
+    folder, _ = straight
+    model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
+
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(checkpoints.torch, "save", full)
+    with pytest.raises(OSError) as raised:
+        checkpoints.save(tmp_path / "last", model, tokenizer, {}, {"step": 2})
+    assert list(tmp_path.iterdir()) == [] and "\n" not in str(raised.value)
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(straight, tmp_path, monkeypatch):
     folder, _ = straight
     model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
@@ -279,6 +329,138 @@ def test_a_diverging_run_says_where_and_keeps_its_last_checkpoint(prepared, tmp_
     assert checkpoints.load_state(tmp_path) is None
 
 
+def test_a_diverging_run_replaces_no_good_checkpoint(prepared, tmp_path):
+    """The loss of a step is of the weights before it: what the step made of them is looked at before they are saved."""
+    list(train(config(prepared, tmp_path, max_steps=5)))
+    wild = {"learning_rate": 1e38, "muon_learning_rate": 1e38, "save_every": 1, "eval_every": 0}
+    with pytest.raises(TrainingDiverged, match=r"last is from before"):
+        list(train(config(prepared, tmp_path, resume=True, max_steps=9, **wild)))
+    assert checkpoints.load_state(tmp_path)["step"] == 5
+    rest = list(train(config(prepared, tmp_path, resume=True, max_steps=9)))
+    assert [row["step"] for row in rest] == [6, 7, 8, 9] and all(math.isfinite(row["loss"]) for row in rest)
+
+
+def test_a_held_out_loss_that_is_no_number_ends_the_run_and_spares_the_best(prepared, tmp_path, monkeypatch):
+    list(train(config(prepared, tmp_path, max_steps=5)))
+    best = (tmp_path / "best" / "training.json").read_text()
+    monkeypatch.setattr(training._Run, "_measure_heldout", lambda self: math.nan)
+    with pytest.raises(TrainingDiverged, match="held-out loss after step 8"):
+        list(train(config(prepared, tmp_path, resume=True, max_steps=8)))
+    assert (tmp_path / "best" / "training.json").read_text() == best
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_good_steps_before_the_bad_one_are_in_the_metrics(prepared, tmp_path, monkeypatch):
+    forward, calls = training.LanguageModelLoss.forward, []
+
+    def breaks(self, inputs, targets):
+        calls.append(1)
+        return forward(self, inputs, targets) * (math.nan if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(training.LanguageModelLoss, "forward", breaks)
+    with pytest.raises(TrainingDiverged, match="the loss of step 4"):
+        list(train(config(prepared, tmp_path, eval_every=0, save_every=0)))
+    assert list(losses(tmp_path)) == [1, 2, 3]
+
+
+def test_fp16_gradients_are_unscaled_once_for_all_optimizers(prepared, tmp_path):
+    """Muon and AdamW under one loss scaler step as they do without: 65,536 is a power of two."""
+    found = []
+    for scaled in (False, True):
+        run = training._Run(config(prepared, tmp_path / str(scaled), dropout=0.0))
+        if scaled:
+            accelerator = run.accelerator
+            accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=65536.0), True
+            accelerator.state._mixed_precision = "fp16"
+        assert len(run.optimizers) == 2
+        for step in range(4):
+            run._optimizer_step(run._load(step)[0], 1.0)
+        found.append({name: value.detach().clone() for name, value in run.model.named_parameters()})
+        if scaled:
+            assert run.accelerator.scaler.state_dict()["_growth_tracker"] == 4
+            run.accelerator.state._mixed_precision = "no"
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=0, atol=0)
+
+
+def test_a_resume_keeps_what_the_run_was_begun_with(prepared, straight, tmp_path):
+    """Left out it is taken from the checkpoint; asked for otherwise it is refused, not ignored."""
+    first = str(straight[0] / "last")
+    begun = {"dropout": 0.0, "seed": 3, "init_from": first, "optimizer": "adamw"}
+    list(train(config(prepared, tmp_path, max_steps=5, **begun)))
+    record = json.loads((tmp_path / "last" / "training.json").read_text(encoding="utf-8"))
+    for name, other in {"seed": 4, "dropout": 0.3, "init_from": "elsewhere", "beta2": 0.5}.items():
+        with pytest.raises(ValueError, match=rf"of {name} .*choose another --output_dir"):
+            list(train(config(prepared, tmp_path, max_steps=6, resume=True, **({"dropout": 0.0} | {name: other}))))
+    again = config(prepared, tmp_path, max_steps=6, resume=True, dropout=0.0)
+    assert [row["step"] for row in train(again)] == [6]
+    resumed = json.loads((tmp_path / "last" / "training.json").read_text(encoding="utf-8"))
+    assert {name: resumed["config"][name] for name in begun} == begun
+    assert resumed["characters_seen_before"] == record["characters_seen_before"] > 0
+
+
+def test_a_resume_that_has_nothing_to_do_changes_nothing(prepared, tmp_path):
+    for _ in range(2):
+        list(train(config(prepared, tmp_path, max_steps=7, resume=True)))
+        files = {path.name: path.read_bytes() for path in (tmp_path / "last").iterdir()}
+        assert json.loads(files["training.json"])["heldout_bits_per_char"] > 0
+    before = files
+    list(train(config(prepared, tmp_path, max_steps=3, resume=True)))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "last").iterdir()} == before
+
+
+def test_a_resume_takes_smaller_pieces_where_it_is_told_to(prepared, tmp_path):
+    list(train(config(prepared, tmp_path, max_steps=3)))
+    list(train(config(prepared, tmp_path, max_steps=4, resume=True, micro_batch_size=1)))
+    assert checkpoints.load_state(tmp_path)["micro_batch"] == 1
+
+
+def test_a_run_that_died_before_its_first_save_begins_its_metrics_anew(prepared, tmp_path):
+    settings = config(prepared, tmp_path, max_steps=12, save_every=0, eval_every=10)
+    process = start(settings)
+    for line in process.stdout:
+        if int(line) >= 10:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    with pytest.raises(ValueError, match="best would be replaced"):
+        list(train(settings))
+    list(train(config(prepared, tmp_path, max_steps=12, save_every=0, eval_every=10, resume=True)))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_checkpoint_that_cannot_be_resumed_is_not_replaced(prepared, tmp_path, resume):
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(ValueError, match=r"no training_state\.pt"):
+        list(train(config(prepared, tmp_path, resume=resume)))
+    assert (tmp_path / "last" / "model.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", [checkpoints.STATE, "model.safetensors"])
+def test_a_damaged_checkpoint_is_named(prepared, straight, tmp_path, name):
+    import shutil
+
+    shutil.copytree(straight[0], tmp_path / "run")
+    path = tmp_path / "run" / "last" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged") as error:
+        list(train(config(prepared, tmp_path / "run", resume=True, max_steps=30)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_step(prepared, tmp_path):
+    run = train(config(prepared, tmp_path, save_every=0, eval_every=0))
+    next(run)
+    os.kill(os.getpid(), signal.SIGINT)  # heeded when the run goes on
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 1)
+    run.close()
+
+
 def test_a_run_is_never_overwritten_by_accident(prepared, straight):
     folder, _ = straight
     with pytest.raises(ValueError, match="--resume"):
@@ -303,11 +485,22 @@ def test_another_corpus_cannot_be_resumed_on(prepared, straight, tmp_path):
         ({"dropout": 2.0}, "dropout"),
         ({"size": "large"}, "mini, .*lstm"),
         ({"stop_after": 0}, "stop_after"),
+        ({"eval_windows": 0}, "eval_windows"),
+        ({"eval_every": -1}, "eval_every"),
+        ({"context_length": 0}, "context_length"),
+        ({"seed": -1}, "seed"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"device": "mps"}, "auto, cuda, cpu"),
     ],
 )
 def test_bad_settings_are_refused_by_name(prepared, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         config(prepared, tmp_path, **change)
+
+
+def test_fp16_on_a_cpu_is_refused_not_ignored(prepared, tmp_path):
+    with pytest.raises(ValueError, match="fp16 is for a GPU"):
+        next(train(config(prepared, tmp_path, mixed_precision="fp16")))
 
 
 def test_the_schedules(prepared, tmp_path):
