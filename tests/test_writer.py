@@ -76,6 +76,7 @@ def assert_same(one, other):
 def model_greedy(writer, prompt, n, novel=None):
     """What transformers writes; tokens that never begin a character are suppressed there too."""
     ids = torch.tensor([[control_id(writer.tokenizer, novel), *encode(writer.tokenizer, prompt)]])
+    ids = ids.to(writer.model.device)
     suppressed = writer.vocabulary.never_first.tolist()
     found = writer.model.generate(
         ids,
