@@ -132,8 +132,8 @@ def heading(line: str) -> Heading | None:
         return None
     unit = "第回" if found["chapter"] else "第" + found["unit"] if found["unit"] else found["volume"][0]
     after = text[found.end() :]
-    title = after.lstrip(" \u3000:：、.．-—")
-    spaced = after == "" or after[0] in " \u3000:：、《「(（"
+    title = after.lstrip(" \u3000:：、.．-—】〕]")
+    spaced = after == "" or after[0] in " \u3000:：、《「(（】〕]"
     if len(text) > LONGEST_HEADING or _SENTENCE.search(_ending_cut(title)):
         # A heading with body text after it; after a comma or without a space it is a sentence.
         if after[:1] not in " \u3000":

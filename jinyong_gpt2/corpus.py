@@ -81,9 +81,10 @@ class Corpus:
         order += sorted(chapters, key=lambda c: len(c.text), reverse=True)[:1]
         for chapter in order:
             starts = [i for i in sentence_starts(chapter.text) if i + length <= len(chapter.text)]
+            starts = [i for i in starts if chapter.text[i + length - 1] != "\n"]
             if starts:
                 start = draw.choice(starts)
-                return chapter.text[start : start + length].rstrip("\n")
+                return chapter.text[start : start + length]
         chapter = order[-1]
         return chapter.text[:length].rstrip("\n")
 
@@ -104,7 +105,8 @@ class Corpus:
         ]
         rows = [report.row() for report in reports]
         lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-        lines += ["| " + " | ".join(str(row[name]) for name in columns) + " |" for row in rows]
+        cells = [[re.sub(r"\s+", " ", str(row[name])).replace("|", r"\|") for name in columns] for row in rows]
+        lines += ["| " + " | ".join(row) + " |" for row in cells]
         notes = [f"- {report.file}: {warning}" for report in reports for warning in report.warnings]
         return "\n".join([*lines, "", *notes, *(f"- {line}" for line in self.audit)]).rstrip()
 
@@ -156,7 +158,9 @@ def find_files(folder: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     found: set[Path] = set()
     for path in map(Path, given):
         if path.is_dir():
-            found |= {p for p in path.rglob("*") if p.suffix.lower() == ".txt" and p.is_file() and p.name[0] != "."}
+            texts = (p for p in path.rglob("*") if p.suffix.lower() == ".txt" and p.is_file())
+            # Nothing hidden: Jupyter keeps copies of its own in .ipynb_checkpoints.
+            found |= {p for p in texts if not any(part.startswith(".") for part in p.relative_to(path).parts)}
         elif path.is_file():
             found.add(path)
         else:

@@ -81,7 +81,14 @@ class PreparedCorpus:
             raise ValueError(f"{folder / 'manifest.json'} is damaged, prepare the corpus again: {error}") from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ValueError(f"{folder} was prepared by another version: run scripts/prepare_corpus.py again")
-        splits = {split: _memmap(folder / f"{split}.bin", manifest["tokens"][split]) for split in ("train", "heldout")}
+        try:
+            sizes = {split: int(manifest["tokens"][split]) for split in ("train", "heldout")}
+            titles = [novel["title"] for novel in manifest["novels"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'manifest.json'} is damaged, prepare the corpus again: {error!r}") from None
+        if not titles:
+            raise ValueError(f"{folder / 'manifest.json'} names no novel: prepare the corpus again")
+        splits = {split: _memmap(folder / f"{split}.bin", size) for split, size in sizes.items()}
         return cls(folder, AutoTokenizer.from_pretrained(folder), splits["train"], splits["heldout"], manifest)
 
     @property

@@ -325,8 +325,8 @@ class Desk:
 
     def _begin(self, kind: str, source: tuple[int, int] | None, **asked: Any) -> None:
         if source is not None:
-            origin = self.history.versions[source[0]].request
-            asked |= {"context": origin.context, "novel": self.history.passage(*source).novel}
+            passage = self.history.passage(*source)
+            asked |= {"context": self.history.versions[source[0]].request.context, "novel": passage.novel}
         asked["settings"] = dict(asked["settings"] or {})
         if asked.get("seed") is None:
             asked["seed"] = secrets.randbelow(2**31)

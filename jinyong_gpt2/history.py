@@ -62,6 +62,11 @@ class Request:
             raise ValueError(f"unknown kind {self.kind!r}: choose one of {', '.join(KINDS)}")
         if (self.source is None) != (self.kind == "write"):
             raise ValueError(f"a request to {self.kind!r} {'needs a' if self.source is None else 'has no'} source")
+        for name in ("context", "insert"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a string, got {getattr(self, name)!r}")
+        if not isinstance(self.settings, dict):
+            raise ValueError(f"settings must be a dict, got {self.settings!r}")
         if self.source is not None:
             object.__setattr__(self, "source", (int(self.source[0]), int(self.source[1])))
 

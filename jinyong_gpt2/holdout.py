@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from jinyong_gpt2.overlap import Shingles, share_in, sketch
+from jinyong_gpt2.overlap import Shingles, copied_shares
 from jinyong_gpt2.reading import Chapter, Novel
 
 HELDOUT_SHARE = 0.02
@@ -48,7 +48,7 @@ def audit(novels: Sequence[Novel]) -> list[str]:
     seen = wanted.found_in(c.text for novel in novels for c in novel.chapters if not c.heldout)
     for novel, chapter in held:
         paragraphs = chapter.text.split("\n")
-        clean = [p for p in paragraphs if share_in(sketch(p, every=1), seen) <= LEAKED]
+        clean = [p for p, share in zip(paragraphs, copied_shares(paragraphs, seen), strict=True) if share <= LEAKED]
         lost = sum(map(len, paragraphs)) - sum(map(len, clean))
         if not lost:
             continue

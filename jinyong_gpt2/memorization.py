@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,8 +64,9 @@ class CopyIndex:
             raise ValueError("there is no training text to index: give a corpus with chapters that are not held out")
         fingerprint = _fingerprint(chapters)
         if folder is not None and _is_index_of(Path(folder), fingerprint):
-            self._open(Path(folder))
-            return
+            with suppress(OSError, ValueError, EOFError):  # damaged: it is made anew
+                self._open(Path(folder))
+                return
         self._build(chapters)
         if folder is not None:
             self._save(Path(folder), fingerprint)
@@ -201,13 +203,16 @@ class CopyIndex:
         write_whole(folder / "index.json", json.dumps(facts, ensure_ascii=False))
 
     def _open(self, folder: Path) -> None:
-        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        facts = _facts(folder)
         self._chapters = [(novel, chapter) for novel, chapter in facts["chapters"]]
         # A plain view of the mapped array: numpy's own memmap class makes every look-up several times slower.
         self._suffixes = np.asarray(np.load(folder / "suffixes.npy", mmap_mode="r"))
         with open(folder / "text.bin", "rb") as file:
             self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._starts, self._alphabet = np.load(folder / "starts.npy"), np.load(folder / "alphabet.npy")
+        characters = len(self._text) // CODE.itemsize
+        if len(self._suffixes) != characters or len(self._starts) != len(self._chapters):
+            raise ValueError(f"the index in {folder} is damaged: delete the folder and make it anew")
 
 
 def _training_texts(corpus: Corpus | PreparedCorpus) -> list[tuple[str, str, str]]:
@@ -227,12 +232,19 @@ def _fingerprint(chapters: Sequence[tuple[str, str, str]]) -> str:
     return digest.hexdigest()
 
 
+def _facts(folder: Path) -> dict:
+    """What the index in `folder` says of itself. Raises ValueError where it is none, FileNotFoundError without any."""
+    facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ValueError(f"the index in {folder} is damaged or of another version: delete the folder, make it anew")
+    return facts
+
+
 def _is_index_of(folder: Path, fingerprint: str) -> bool:
     try:
-        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return _facts(folder).get("fingerprint") == fingerprint
+    except (OSError, ValueError):
         return False
-    return facts.get("format") == FORMAT and facts.get("fingerprint") == fingerprint
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -6,7 +6,7 @@ space and punctuation are left out, so that two editions of a text still agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +45,20 @@ class Shingles:
         return Shingles(np.unique(np.concatenate(hits)) if hits else np.zeros(0, np.uint64))
 
 
+def is_chinese(points: np.ndarray) -> np.ndarray:
+    """(N,) bool: which code points are Chinese characters."""
+    return (points >= 0x3400) & ((points < 0xE000) | (points >= 0x20000))
+
+
+def code_points(text: str) -> np.ndarray:
+    """(N,) uint32"""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
 def shingle_hashes(text: str) -> np.ndarray:
     """(N,) uint64, one for each run of `SHINGLE` Chinese characters, in order; empty for a shorter text."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
-    points = points[(points >= 0x3400) & ((points < 0xE000) | (points >= 0x20000))]
+    points = code_points(text)
+    points = points[is_chinese(points)].astype(np.uint64)
     if len(points) < SHINGLE:
         return np.zeros(0, np.uint64)
     powers = _powers(SHINGLE)
@@ -79,6 +89,23 @@ def sketch(text: str, every: int = SKETCH) -> Shingles:
 def share_in(part: Shingles, whole: Shingles) -> float:
     """Which share of `part`'s shingles stands in `whole`; 0 where it has none."""
     return float(_are_in(part.hashes, whole.hashes).mean()) if len(part) else 0.0
+
+
+def copied_shares(parts: Sequence[str], whole: Shingles) -> list[float]:
+    """Which share of each part's Chinese characters lies in shingles of `whole`; 0 where a part has none.
+
+    Shingles run on from part to part, so that short ones within a copied run are found, too.
+    """
+    if not parts:
+        return []
+    chinese = [is_chinese(code_points(part)) for part in parts]
+    starts = np.flatnonzero(_are_in(shingle_hashes("".join(parts)), whole.hashes))
+    edges = np.zeros(sum(int(part.sum()) for part in chinese) + 1, np.int64)
+    np.add.at(edges, starts, 1)
+    np.add.at(edges, starts + SHINGLE, -1)
+    inside = edges.cumsum() > 0
+    ends = np.cumsum([int(part.sum()) for part in chinese])
+    return [float(piece.mean()) if len(piece) else 0.0 for piece in np.split(inside[:-1], ends[:-1])]
 
 
 def _are_in(hashes: np.ndarray, sorted_hashes: np.ndarray) -> np.ndarray:

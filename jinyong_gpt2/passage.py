@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +98,9 @@ class Passage:
             raise ValueError(f"not fields of a Passage: {', '.join(sorted(unknown))}")
         if missing := {"prompt", "continuation"} - set(values):
             raise ValueError(f"a Passage needs {' and '.join(sorted(missing))}")
+        wrong = [name for name, value in values.items() if not FITS[name](value)]
+        if wrong:
+            raise ValueError(f"not what a Passage holds: {', '.join(sorted(wrong))}")
         pairs = [[(token, p) for token, p in best] for best in values.get("alternatives") or []]
         return cls(**{**values, "alternatives": pairs})
 
@@ -143,6 +146,32 @@ class Passages(list[Passage]):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `to_html` as a page of its own, which needs no network, and return its path."""
         return _write_page(path, self.to_html())
+
+
+def _is(*types: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, types) and not isinstance(value, bool)
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
+
+
+def _pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and _is(str)(value[0]) and _is(int, float)(value[1])
+
+
+# Whether a value, from a file say, can be that field.
+FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("prompt", "continuation"), _is(str)),
+    **dict.fromkeys(("candidate", "kept"), _is(int)),
+    **dict.fromkeys(("logprobs", "probabilities"), _list_of(_is(int, float))),
+    "token_ids": _list_of(_is(int)),
+    "seed": _is(int, type(None)),
+    "novel": _is(str, type(None)),
+    "settings": _is(dict),
+    "changes": _list_of(_is(str)),
+    "alternatives": lambda value: value is None or _list_of(_list_of(_pair))(value),
+}
 
 
 def _caption(passage: Passage) -> str:

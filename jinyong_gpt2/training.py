@@ -309,7 +309,7 @@ class _Run:
                 self._write(rows)
                 if better:
                     self._save("best")
-                if self._due(config.save_every):
+                if self._due(config.save_every) or self.step == end:
                     self.save()
                 yield from rows
                 clock, clock_step, clock_tokens = time.perf_counter(), self.step, self.tokens_seen

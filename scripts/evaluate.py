@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,8 +25,18 @@ from typing import Any
 COUNTING = ("unigram", "Kneser–Ney 3-gram", "Kneser–Ney 5-gram", "PPMd")
 
 
-def main() -> None:
+def main() -> int:
     args = parse()
+    try:
+        evaluate(args)
+    except (ValueError, OSError) as error:
+        print(f"evaluate.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    folders = asked_for(args)
     import torch
     from transformers import AutoTokenizer
 
@@ -39,13 +50,14 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if device.type == "cpu":
         keep_freed_memory()
-    folders = dict(model.split("=", 1) for model in args.model) | {args.name: args.checkpoint}
     models = {
         name: (open_model(folder, device), AutoTokenizer.from_pretrained(folder)) for name, folder in folders.items()
     }
     gpt2, tokenizer = models[args.name]
     prepared = open_corpus(args.corpus, out, tokenizer)
     pieces = held_out(prepared, max_chars=args.max_chars)
+    if args.examples:
+        examples, names = examples_to_continue(args, prepared, trained_context(args.checkpoint, gpt2), skipped)
     characters = sum(piece.characters for piece in pieces)
     print(f"{len(pieces)} held-out chapters, {characters:,} characters, of {prepared.folder}", flush=True)
     if args.max_chars and len(pieces) < len(held_out(prepared)):
@@ -76,11 +88,12 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "scores": [score.to_dict() for score in scores],
     }
+    write_json(out / "evaluation.json", report)  # what comes after takes long again
     written = [chart_scores(scores).save(out / "bits_per_char.svg")]
     written += [chart_novels(scores).save(out / "bits_per_char_by_novel.svg")]
 
     if args.examples:
-        compared = compare_passages(models, prepared, args, out, skipped)
+        compared = compare_passages(models, prepared, examples, names, args, out)
         report["passages"] = compared.to_dict()
         written.append(compared.save(out / "side_by_side.html"))
     else:
@@ -128,6 +141,25 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def asked_for(args: argparse.Namespace) -> dict[str, str]:
+    """Name → folder of every model, the checkpoint last. ValueError where an option is not what it can be."""
+    folders: dict[str, str] = {}
+    for model in [*args.model, f"{args.name}={args.checkpoint}"]:
+        name, found, folder = model.partition("=")
+        if not (name and found and folder):
+            raise ValueError(f"--model must be NAME=FOLDER, got {model!r}")
+        if name in folders:
+            raise ValueError(f"two models are called {name!r}: give one another --model NAME or --name")
+        if not (Path(folder) / "config.json").is_file():
+            raise FileNotFoundError(f"no checkpoint in {folder}: config.json is missing")
+        folders[name] = folder
+    least = {"examples": 0, "extract": 0, "stride": 1, "batch_size": 1, "context_chars": 1, "passage_chars": 1}
+    for name, number in (least | {"min_chars": 1, "context_length": 2, "train_lstm": 1}).items():
+        if getattr(args, name) is not None and getattr(args, name) < number:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {number}, got {getattr(args, name)}")
+    return folders
+
+
 def open_corpus(folder: str, out: Path, tokenizer: Any) -> Any:
     from jinyong_gpt2.corpus import load_corpus
     from jinyong_gpt2.dataset import PreparedCorpus, prepare
@@ -168,8 +200,11 @@ def reusable(path: str | None, corpus_hash: str, pieces: Any) -> dict[str, Any]:
 
     if path is None:
         return {}
-    report = json.loads(Path(path).read_text(encoding="utf-8"))
-    scores = [Score.from_dict(values) for values in report["scores"] if values["model"] in COUNTING]
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        scores = [Score.from_dict(values) for values in report["scores"] if values["model"] in COUNTING]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no evaluation.json: leave --reuse out ({error!r})") from None
     same = [s for s in scores if s.characters.tolist() == [piece.characters for piece in pieces]]
     if report["corpus_hash"] != corpus_hash or len(same) < len(scores):
         raise SystemExit(f"{path} is about other chapters: leave --reuse out, or give the same corpus and --max-chars")
@@ -198,17 +233,28 @@ def train_lstm(prepared: Any, gpt2: Any, args: argparse.Namespace, out: Path) ->
     return str(out / "lstm" / "best")
 
 
-def compare_passages(models: Any, prepared: Any, args: argparse.Namespace, out: Path, skipped: list[str]) -> Any:
-    from jinyong_gpt2.comparison import compare, draw_examples_to_continue
-    from jinyong_gpt2.memorization import CopyIndex
+def examples_to_continue(args: argparse.Namespace, prepared: Any, context: int, skipped: list[str]) -> tuple[Any, Any]:
+    """The contexts of the passages, and who is in which novel; both are there before anything is measured."""
+    from jinyong_gpt2.comparison import draw_examples_to_continue
     from jinyong_gpt2.people import load_names
 
+    room = (args.context_length or context) // 2
+    if args.passage_chars > room:
+        skipped.append(f"the end of longer passages: {room} characters are half of what the checkpoint has room for")
+        args.passage_chars = room
     sizes = (args.examples, args.context_chars, args.passage_chars)
     examples = draw_examples_to_continue(prepared, *sizes, seed=args.seed)
     names = load_names(*args.names)
     unnamed = sorted({example.novel for example in examples} - set(names))
     if unnamed:
         skipped.append(f"people of {'、'.join(unnamed[:6])}{'…' if len(unnamed) > 6 else ''}: no list (--names FILE)")
+    return examples, names
+
+
+def compare_passages(models: Any, prepared: Any, examples: Any, names: Any, args: argparse.Namespace, out: Path) -> Any:
+    from jinyong_gpt2.comparison import compare
+    from jinyong_gpt2.memorization import CopyIndex
+
     index = CopyIndex(prepared, out / "copies")
     length = args.context_length or trained_context(args.checkpoint, models[args.name][0])
     compared = compare(models, examples, names, index, args.min_chars, seed=args.seed, context_length=length)
@@ -246,4 +292,4 @@ def write_json(path: Path, values: dict[str, Any]) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

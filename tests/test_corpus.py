@@ -5,14 +5,17 @@ from __future__ import annotations
 import codecs
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jinyong_gpt2.corpus import coverage, load_corpus, sentence_starts
+from jinyong_gpt2.corpus import coverage, find_files, load_corpus, sentence_starts
 from jinyong_gpt2.holdout import audit, hold_out
+from jinyong_gpt2.overlap import Shingles, copied_shares
 from jinyong_gpt2.reading import Chapter, Novel, Report, read_novel, title_of_file
 from jinyong_gpt2.script import convert
 from jinyong_gpt2.tokenizer import build_tokenizer
@@ -218,6 +221,7 @@ HEADINGS = {
     "indented": lambda n: f"　　第{NUMERALS[n]}回　雪夜訪客",
     "volume before": lambda n: f"第一集　第{NUMERALS[n]}章　雪夜訪客",
     "in brackets": lambda n: f"【第{NUMERALS[n]}回 雪夜訪客】",
+    "number in brackets": lambda n: f"【第{NUMERALS[n]}回】雪夜訪客",
     "between rules": lambda n: f"==========\n第{NUMERALS[n]}回 雪夜訪客\n==========",
     "bare numeral and title": lambda n: f"{NUMERALS[n]}　雪夜訪客",
     "bare numeral": lambda n: NUMERALS[n],
@@ -583,6 +587,33 @@ def test_held_out_text_that_is_also_in_training_is_dropped():
     assert len(lines) == 2 and str(len(leaked)) in lines[0]
 
 
+def test_short_lines_of_a_copied_chapter_are_dropped_too():
+    """Each alone is too short to tell; together they run on as the training text does."""
+    novel = novel_of("甲", 30, 1)
+    dialogue = [f"他道：「{''.join(chr(0x4E00 + 97 * i + 13 * j) for j in range(9))}。」" for i in range(40)]
+    novel.chapters[3].text = "\n".join(dialogue)
+    novel.chapters[7].heldout = novel.chapters[9].heldout = True
+    own = novel.chapters[7].text
+    novel.chapters[7].text = "\n".join([*dialogue[5:25], own])
+    novel.chapters[9].text = "\n".join(dialogue[10:30])
+    audit([novel])
+    assert novel.chapters[7].text == own and novel.chapters[7].heldout
+    assert not novel.chapters[9].heldout
+
+
+@pytest.mark.parametrize("parts", [["甲乙", "", "，"], [], ["丙" * 30, "丁", "戊" * 5]])
+def test_copied_shares_are_those_counted_by_hand(parts):
+    text = "".join(parts)
+    seen = Shingles.of_all(["丙" * 30 + "丁戊"])
+    covered = np.zeros(len(text), bool)
+    for start in range(len(text) - 23):
+        if text[start : start + 24] in "丙" * 30 + "丁戊":
+            covered[start : start + 24] = True
+    places = np.cumsum([0, *map(len, parts)])
+    expected = [covered[a:b].mean() if a < b else 0 for a, b in pairwise(places)]
+    assert copied_shares(parts, seen) == pytest.approx(expected)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Contexts
 
@@ -590,6 +621,21 @@ def test_held_out_text_that_is_also_in_training_is_dropped():
 @pytest.fixture(scope="module")
 def sample():
     return load_corpus(ROOT / "data/sample")
+
+
+def test_a_context_has_the_length_it_is_asked_for(sample):
+    """Also where the cut would fall on a line's end."""
+    for length in (1, 7, 100):
+        assert {len(sample.sample_context(length=length, seed=seed)) for seed in range(400)} == {length}
+
+
+def test_hidden_folders_are_not_read(tmp_path):
+    """Jupyter keeps its own, older copies of edited files in one."""
+    for folder in (".ipynb_checkpoints", "sub/.git", "sub"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "甲.txt").write_text("天", encoding="utf-8")
+    assert find_files(tmp_path) == [tmp_path / "sub" / "甲.txt"]
+    assert find_files(tmp_path / ".ipynb_checkpoints") == [tmp_path / ".ipynb_checkpoints" / "甲.txt"]
 
 
 def test_a_context_begins_at_a_sentence_and_never_in_held_out_text(sample):

@@ -116,6 +116,78 @@ def test_curve_measures_every_checkpoint_of_the_training(prepared, tmp_path):
     assert rows[1]["heldout"] == pytest.approx(trained.bits_per_char)
 
 
+@pytest.mark.parametrize("last", [5, 10])
+def test_the_last_point_of_the_curve_is_of_the_last_step(prepared, tmp_path, last):
+    """Also where that is no multiple of `save_every`, and so saved when the run ends."""
+    config = TrainConfig(
+        data=str(prepared.folder), output_dir=str(tmp_path), size="testing", context_length=32, max_steps=last,
+        batch_size=2, save_every=last - 1, eval_every=0, device="cpu", mixed_precision="no",
+    )  # fmt: skip
+    rows = list(memorization_curve(config, lengths=(2,), count=2, prompt_tokens=8))
+    assert [row["step"] for row in rows] == [last - 1, last]
+    ended = score_model("", load_model(tmp_path / "last"), prepared.tokenizer, held_out(prepared), prepared, 32)
+    assert rows[1]["heldout"] == pytest.approx(ended.bits_per_char) != rows[0]["heldout"]
+
+
+def run_script(monkeypatch, name, *arguments):
+    """What the script returns to the shell."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+    return ended.value.code
+
+
+def test_a_curve_that_is_gone_on_with_keeps_its_points(prepared, tmp_path, monkeypatch, capsys):
+    options = [
+        "--data", prepared.folder, "--output_dir", tmp_path, "--size", "testing", "--context_length", "128",
+        "--batch_size", "2", "--save_every", "2", "--device", "cpu", "--mixed_precision", "no",
+    ]  # fmt: skip
+    for more, steps in (((4,), [2, 4]), ((6, "--resume"), [2, 4, 6]), ((6, "--resume"), [2, 4, 6])):
+        assert run_script(monkeypatch, "memorize", *options, "--max_steps", *more) == 0
+        rows = json.loads((tmp_path / "memorization.json").read_text(encoding="utf-8"))
+        assert [row["step"] for row in rows] == steps and (tmp_path / "memorization.svg").is_file()
+    assert "written" in capsys.readouterr().out
+    assert run_script(monkeypatch, "memorize", *options, "--max_steps", 9) == 1
+    assert "memorize.py: " in (error := capsys.readouterr().err) and "--resume" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--model", "foo"], "NAME=FOLDER"),
+        (["--model", "x=nowhere"], "no checkpoint in nowhere"),
+        (["--model", "GPT-2={model}"], "two models are called 'GPT-2'"),
+        (["--stride", "0"], "--stride must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--min-chars", "0"], "--min-chars must be at least 1"),
+        (["--names", "nope.json"], "nope.json"),
+        (["--context-chars", "30000"], "no heldout chapter has 300"),
+        (["--reuse", "{broken}"], "no evaluation.json"),
+        (["--device", "foo"], "foo"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_before_anything_is(
+    prepared, models, tmp_path, monkeypatch, capsys, options, says
+):
+    models["GPT-2"][0].save_pretrained(tmp_path / "model")
+    prepared.tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "broken.json").write_text("[]")
+    options = [o.format(model=tmp_path / "model", broken=tmp_path / "broken.json") for o in options]
+    arguments = [tmp_path / "model", prepared.folder, "--out", tmp_path / "out", *options]
+    assert run_script(monkeypatch, "evaluate", *arguments) == 1
+    captured = capsys.readouterr()
+    assert says in captured.err.splitlines()[-1] and captured.err.splitlines()[-1].startswith("evaluate.py: ")
+    assert "bits per character" not in captured.out
+
+
+def test_passages_are_shortened_to_what_the_checkpoint_has_room_for(prepared, models, tmp_path, monkeypatch, capsys):
+    models["GPT-2"][0].save_pretrained(tmp_path / "model")
+    prepared.tokenizer.save_pretrained(tmp_path / "model")
+    options = ["--out", tmp_path / "out", "--no-ppmd", "--extract", "0", "--context-chars", "20", "--examples", "1"]
+    assert run_script(monkeypatch, "evaluate", tmp_path / "model", prepared.folder, *options) == 0
+    assert "32 characters are half of what the checkpoint has room for" in capsys.readouterr().out
+
+
 def test_script_measures_writes_and_says_what_it_skipped(prepared, models, tmp_path, monkeypatch, capsys):
     models["GPT-2"][0].save_pretrained(tmp_path / "model")
     prepared.tokenizer.save_pretrained(tmp_path / "model")
@@ -123,8 +195,7 @@ def test_script_measures_writes_and_says_what_it_skipped(prepared, models, tmp_p
         "--out", tmp_path / "out", "--train-lstm", "2", "--examples", "2", "--context-chars", "20",
         "--passage-chars", "15", "--extract", "0", "--device", "cpu",
     ]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, [tmp_path / "model", prepared.folder, *options])])
-    runpy.run_path(str(ROOT / "scripts" / "evaluate.py"), run_name="__main__")
+    assert run_script(monkeypatch, "evaluate", tmp_path / "model", prepared.folder, *options) == 0
     printed = capsys.readouterr().out
     for wanted in (
         "| unigram |",

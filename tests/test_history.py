@@ -183,6 +183,8 @@ WRONG = {
     "step beyond": lambda text: text.replace('"step": 1', '"step": 8'),
     "pin missing": lambda text: text.replace('"pins": []', '"pins": [[1, 7]]'),
     "strange field": lambda text: text.replace('"insert"', '"insertion"'),
+    "no probability": lambda text: re.sub(r'"probabilities":\[[^],]+', '"probabilities":[null', text, count=1),
+    "context no text": lambda text: text.replace('"context":"', '"context":[], "novel":"', 1),
     "id a word": lambda text: text.replace('"id":1', '"id":"one"'),
 }
 

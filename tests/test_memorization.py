@@ -56,6 +56,18 @@ def test_no_span_reaches_over_a_chapters_end(index):
     assert [span.text for span in index.spans(joined, min_chars=8)] == [FIRST[-8:], SECOND[:8]]
 
 
+@pytest.mark.parametrize("harm", ["text.bin", "suffixes.npy", "index.json", "starts.npy"])
+def test_a_damaged_index_is_made_anew(tmp_path, harm):
+    corpus = corpus_of(FIRST, SECOND)
+    CopyIndex(corpus, tmp_path)
+    for content in (None, b"", b"[]", b"\xff\xfe"):
+        (tmp_path / harm).unlink()
+        if content is not None:
+            (tmp_path / harm).write_bytes(content)
+        assert CopyIndex(corpus, tmp_path).copied_share([FIRST], 10) == 1.0
+        assert CopyIndex.open(tmp_path).copied_share([FIRST], 10) == 1.0
+
+
 def test_of_a_passage_only_what_was_written_counts(index):
     passage = Passage(prompt=FIRST[:20], continuation=FIRST[20:30] + "完")
     (span,) = index.spans(passage, min_chars=5)

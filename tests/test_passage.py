@@ -75,6 +75,19 @@ def test_a_passage_without_its_text_is_refused():
     assert Passage.from_dict({"prompt": "", "continuation": "", "alternatives": None}).alternatives == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt", None), ("continuation", 3), ("token_ids", ["1"]), ("logprobs", [None]), ("probabilities", [True]),
+        ("alternatives", [[["道"]]]), ("alternatives", [3]), ("settings", []), ("changes", [1]), ("kept", "1"),
+        ("seed", 1.5), ("novel", 4),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_passage_holds_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"not what a Passage holds: {name}"):
+        Passage.from_dict({"prompt": "", "continuation": ""} | {name: value})
+
+
 def test_an_unknown_field_is_refused():
     with pytest.raises(ValueError, match="colour"):
         Passage.from_dict(Passage("雪", "夜").to_dict() | {"colour": "red"})
