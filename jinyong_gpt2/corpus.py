@@ -231,8 +231,11 @@ def _merge(loaded: Sequence[_Loaded]) -> tuple[list[Novel], list[Report]]:
                 report.warnings.append(f"left out: {share:.0%} of it also stands in {other.novel.report.file}")
                 skipped.append(report)
                 break
+            within = share_in(other.shingles, item.shingles)
             if share > 0.1:
                 report.warnings.append(f"shares {share:.0%} of its text with {other.novel.report.file}")
+            elif within > DUPLICATE:  # in a larger file with fewer headings
+                report.warnings.append(f"holds {within:.0%} of {other.novel.report.file}, too: leave one of them out")
         else:
             kept.append(item)
     kept.sort(key=lambda item: item.novel.report.file)
@@ -252,6 +255,7 @@ def _merge(loaded: Sequence[_Loaded]) -> tuple[list[Novel], list[Report]]:
 
 def _join(first: Novel, second: Novel, facts: NovelFacts | None) -> None:
     """Add a volume's chapters to the novel they belong to, in the order of their numbers where these follow on."""
+    again = {c.number for c in first.chapters} & {c.number for c in second.chapters} - {None}
     first.chapters += second.chapters
     numbers = [chapter.number for chapter in first.chapters]
     if None not in numbers and len(set(numbers)) == len(numbers):
@@ -265,8 +269,12 @@ def _join(first: Novel, second: Novel, facts: NovelFacts | None) -> None:
     for title, size in b.extras.items():
         a.extras[title] = a.extras.get(title, 0) + size
     # What the volumes lacked by themselves (a beginning, a size) they may have together.
-    a.warnings = [w for w in a.warnings + b.warnings if "shares" in w]
+    a.warnings = [w for w in a.warnings + b.warnings if w.startswith(("shares", "holds"))]
     describe(first, facts)
+    if again:
+        a.warnings.append(
+            f"joined as volumes of 《{first.title}》, though both count chapter {min(again)}: two novels?"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------

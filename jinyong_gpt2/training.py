@@ -203,6 +203,7 @@ class _Run:
         self._counts = torch.from_numpy(starts).to(self.device)
         self._corpus = {
             "hash": self.data.hash,
+            "script": self.data.manifest["script"],
             "tokens": self.data.manifest["tokens"],
             "characters": {split: int(starts[self.data.tokens(split)].sum()) for split in ("train", "heldout")},
             "titles": [novel["title"] for novel in self.data.manifest["novels"]],
@@ -538,9 +539,10 @@ def _as_begun(config: TrainConfig, began: dict[str, Any]) -> TrainConfig:
     defaults = {setting.name: setting.default for setting in fields(TrainConfig)}
     for name, value in changed.items():
         if name == "size" or getattr(config, name) != defaults[name]:
+            again = f"leave --{name} out" if value == defaults[name] else f"go on with --{name} {value}"
             raise ValueError(
                 f"{config.output_dir} holds a run of {name} {value}, not {getattr(config, name)}: "
-                f"go on with --{name} {value}, or choose another --output_dir"
+                f"{again}, or choose another --output_dir"
             )
     return replace(config, **changed)
 

@@ -54,7 +54,7 @@ def evaluate(args: argparse.Namespace) -> None:
         name: (open_model(folder, device), AutoTokenizer.from_pretrained(folder)) for name, folder in folders.items()
     }
     gpt2, tokenizer = models[args.name]
-    prepared = open_corpus(args.corpus, out, tokenizer)
+    prepared = open_corpus(args.corpus, args.checkpoint, out, tokenizer)
     pieces = held_out(prepared, max_chars=args.max_chars)
     if args.examples:
         examples, names = examples_to_continue(args, prepared, trained_context(args.checkpoint, gpt2), skipped)
@@ -160,21 +160,29 @@ def asked_for(args: argparse.Namespace) -> dict[str, str]:
     return folders
 
 
-def open_corpus(folder: str, out: Path, tokenizer: Any) -> Any:
+def open_corpus(folder: str, checkpoint: str, out: Path, tokenizer: Any) -> Any:
+    """The prepared corpus, or one made of novels in the script that the checkpoint was trained in.
+
+    Which chapters are held out hangs on their titles, and so on the script.
+    """
     from jinyong_gpt2.corpus import load_corpus
     from jinyong_gpt2.dataset import PreparedCorpus, prepare
 
     if (Path(folder) / "manifest.json").is_file():
         return PreparedCorpus.open(folder)
-    return prepare(load_corpus(folder), out / "prepared", tokenizer=tokenizer)
+    script = trained(checkpoint).get("corpus", {}).get("script", "traditional")
+    return prepare(load_corpus(folder, script), out / "prepared", tokenizer=tokenizer)
+
+
+def trained(folder: str | None) -> dict[str, Any]:
+    """What is known of a checkpoint's training; nothing of one from elsewhere."""
+    card = Path(folder or "") / "training.json"
+    return json.loads(card.read_text(encoding="utf-8")) if folder and card.is_file() else {}
 
 
 def trained_context(folder: str | None, model: Any) -> int:
     """Tokens of the windows it was trained on: its later positions may be there and yet untrained."""
-    card = Path(folder or "") / "training.json"
-    if not (folder and card.is_file()):
-        return model.config.n_positions
-    length = json.loads(card.read_text(encoding="utf-8")).get("config", {}).get("context_length")
+    length = trained(folder).get("config", {}).get("context_length")
     return min(length or model.config.n_positions, model.config.n_positions)
 
 

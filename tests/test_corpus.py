@@ -504,6 +504,25 @@ def test_volumes_of_a_novel_are_joined(tmp_path):
     assert not corpus.novels[0].report.warnings
 
 
+def test_two_novels_of_one_title_are_joined_with_a_warning(tmp_path):
+    for seed, folder in enumerate("xy"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, "俠.txt", plain(unlike(seed + 20, 8)))
+    (novel,) = load_corpus(tmp_path).novels
+    assert len(novel.chapters) == 16
+    assert any("both count chapter 1: two novels?" in warning for warning in novel.report.warnings)
+
+
+def test_a_novel_within_a_larger_file_without_headings_is_noticed(tmp_path):
+    tales = [unlike(30 + n, 8) for n in range(6)]
+    write(tmp_path, "甲.txt", plain(tales[0]))
+    everything = "\n".join(paragraph for tale in tales for _, paragraphs in tale for paragraph in paragraphs)
+    write(tmp_path, "合集.txt", everything)
+    corpus = load_corpus(tmp_path)
+    warnings = [warning for novel in corpus.novels for warning in novel.report.warnings]
+    assert any("甲.txt" in warning and ("leave one" in warning or "shares" in warning) for warning in warnings)
+
+
 def test_a_chapter_given_twice_is_kept_once():
     chapters = unlike(3)
     novel = read(plain([*chapters[:10], chapters[4], *chapters[10:]]))
