@@ -23,6 +23,7 @@ import numpy as np
 
 from jinyong_gpt2.dataset import PreparedCorpus
 from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.overlap import code_points
 
 if TYPE_CHECKING:
     from jinyong_gpt2.corpus import Corpus
@@ -160,7 +161,7 @@ class CopyIndex:
         return Span(start + shift, stop + shift, text[start:stop], novel, title, offset, after - first)
 
     def _encode(self, text: str) -> bytes:
-        points = _code_points(text)
+        points = code_points(text)
         places = np.searchsorted(self._alphabet, points)
         places[places == len(self._alphabet)] = 0
         known = self._alphabet[places] == points
@@ -171,7 +172,7 @@ class CopyIndex:
     def _build(self, chapters: list[tuple[str, str, str]]) -> None:
         from pydivsufsort import divsufsort
 
-        texts = [_code_points(text) for _, _, text in chapters]
+        texts = [code_points(text) for _, _, text in chapters]
         seen = np.zeros(0x110000, bool)
         for points in texts:
             seen[points] = True
@@ -245,10 +246,6 @@ def _is_index_of(folder: Path, fingerprint: str) -> bool:
         return _facts(folder).get("fingerprint") == fingerprint
     except (OSError, ValueError):
         return False
-
-
-def _code_points(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def _written(passage: str | Passage) -> tuple[str, int]:

@@ -10,11 +10,10 @@ import torch
 from test_attention import TEXT, eager_attentions
 from test_decoding import decode, expected
 from test_training import config, losses
-from test_writer import PROMPT, model_greedy
+from test_writer import PROMPT, decided_model, model_greedy
 
 from jinyong_gpt2.attention import read_attention
 from jinyong_gpt2.decoding import Decoder, GraphStreams
-from jinyong_gpt2.model import new_model
 from jinyong_gpt2.tokenizer import build_tokenizer
 from jinyong_gpt2.training import train
 from jinyong_gpt2.writer import Writer
@@ -32,12 +31,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def model(tokenizer):
     """On the CPU, in float32: the oracle."""
-    torch.manual_seed(0)
-    made = new_model("testing", tokenizer).eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.mul_(3)
-    return made
+    return decided_model(tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -27,14 +27,19 @@ def tokenizer():
     return build_tokenizer([PROMPT], titles=["天龍八部", "俠客行"], min_count=1)
 
 
-@pytest.fixture(scope="module")
-def model(tokenizer):
+def decided_model(tokenizer):
+    """Random weights, but large enough for it to like some characters better than others."""
     torch.manual_seed(0)
     made = new_model("testing", tokenizer).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(3)
     return made
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return decided_model(tokenizer)
 
 
 @pytest.fixture(scope="module")
