@@ -29,7 +29,7 @@ import torch
 from torch.nn import functional as F
 
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
-ONE_THREAD = 512  # up to this many numbers in the residual streams side by side, more threads do not pay
+ONE_THREAD = 600  # up to this many numbers in the residual streams side by side, more threads do not pay
 SHORTEST = 128  # places that are reserved for a text at first
 PADDING = 16  # numbers after each row of keys: rows a power of two apart would all fall into the same few cache lines
 LONG = 32  # texts of so many tokens are read with `many` rows at a time
