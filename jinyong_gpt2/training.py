@@ -153,9 +153,10 @@ def train(config: TrainConfig) -> Iterator[dict[str, Any]]:
     measurement `heldout_bits_per_char`. The same lines are in `output_dir/metrics.jsonl`.
 
     `output_dir/last` is the newest checkpoint with all that a resume needs, `output_dir/best` the one with the fewest
-    held-out bits per character; both are plain Hugging Face folders. Closing the generator early, Ctrl-C and SIGTERM
-    save first. Raises FileNotFoundError without a prepared corpus, ValueError for a run that is there already and is
-    not to be resumed, or that was begun with other settings, TrainingDiverged when the loss is not finite.
+    held-out bits per character (the last, where none were measured); both are plain Hugging Face folders. Closing the
+    generator early, Ctrl-C and SIGTERM save first. Raises FileNotFoundError without a prepared corpus, ValueError for a
+    run that is there already and is not to be resumed, or that was begun with other settings, TrainingDiverged when the
+    loss is not finite.
     """
     run = _Run(config)
     try:
@@ -282,6 +283,8 @@ class _Run:
             rows = self._fetch()
             self._write(rows)
             self.save()
+            if self.step >= self.config.max_steps and math.isinf(self.best):
+                self._save("best")  # nothing was held out, or measured, to tell a better one by
             yield from rows
 
     def _loop(self, stopped: threading.Event, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from jinyong_gpt2.model import PRETRAINED
 from jinyong_gpt2.sampling import Settings, require_integer
 
 BLOCK = 1 << 16  # bytes of a job's file that are looked through at a time
@@ -137,8 +138,6 @@ def run_job(options: argparse.Namespace, settings: dict) -> None:
     contexts = read_contexts(Path(options.contexts))
     seed = BATCH_SEED if options.seed is None else require_integer("seed", options.seed, 0)
     digest = hashlib.sha256(json.dumps(contexts).encode()).hexdigest()
-    checkpoint = options.checkpoint or "bundled"
-    job = {"contexts": digest, "seed": seed, "novel": options.novel, "checkpoint": checkpoint, "settings": settings}
     # `accelerate launch` (and torchrun) tell each process its place in these.
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local, here = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", world))
@@ -149,6 +148,8 @@ def run_job(options: argparse.Namespace, settings: dict) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
     writer = Writer.from_pretrained(options.checkpoint, device, options.dtype)
     writer.vocabulary.control(options.novel)  # everything that can be wrong is so before the file is begun
+    checkpoint = fingerprint(Path(options.checkpoint or PRETRAINED))
+    job = {"contexts": digest, "seed": seed, "novel": options.novel, "checkpoint": checkpoint, "settings": settings}
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     done = open_job(out, job)
@@ -170,6 +171,16 @@ def run_job(options: argparse.Namespace, settings: dict) -> None:
             lines = [{"index": k, "passage": p.to_dict()} for k, p in zip(batch, writing.passages, strict=True)]
             append(out, lines)
             bar.update(len(batch))
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint's weights and tokenizer: one trained anew in the same folder is another."""
+    digest = hashlib.sha256()
+    for path in sorted([*checkpoint.glob("*.safetensors"), checkpoint / "tokenizer.json"]):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def read_contexts(path: Path) -> list[str]:
@@ -201,7 +212,9 @@ def open_job(out: Path, job: dict) -> set[int]:
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{out} is there already and holds no passages: choose another --out") from None
     if found != job:
-        raise ValueError(f"{out} holds another job (contexts, seed or settings differ): choose another --out")
+        raise ValueError(
+            f"{out} holds another job (contexts, seed, settings or checkpoint differ): choose another --out"
+        )
     return {json.loads(line)["index"] for line in lines[:-1]}  # the last one is empty, or a kill left it unfinished
 
 

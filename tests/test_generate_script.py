@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,17 @@ def test_a_longer_job_adds_to_the_same_file_and_another_is_refused(script, check
     assert script.main(job(checkpoint, contexts, out, 5, "--temperature", "0.5")) == 1
     assert "holds another job" in capsys.readouterr().err
     assert sorted(read(out)) == list(range(5))
+
+
+def test_a_checkpoint_trained_anew_in_the_same_folder_is_another_job(script, checkpoint, contexts, tmp_path, capsys):
+    folder = shutil.copytree(checkpoint, tmp_path / "copy")
+    out = tmp_path / "passages.jsonl"
+    assert script.main(job(checkpoint, contexts, out, 2)) == 0
+    assert script.main(job(str(folder), contexts, out, 3)) == 0  # the same one, elsewhere
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\x80?")
+    assert script.main(job(str(folder), contexts, out, 4)) == 1
+    assert "checkpoint differ" in capsys.readouterr().err and len(read(out)) == 3
 
 
 def test_processes_share_a_job(script, checkpoint, contexts, tmp_path, monkeypatch):

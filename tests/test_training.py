@@ -451,6 +451,14 @@ def test_a_damaged_checkpoint_is_named(prepared, straight, tmp_path, name):
     assert "\n" not in str(error.value)
 
 
+def test_there_is_a_best_also_where_nothing_was_measured(prepared, tmp_path):
+    list(train(config(prepared, tmp_path, max_steps=4, eval_every=0, stop_after=3)))
+    assert not (tmp_path / "best").exists()  # it is not at its end
+    list(train(config(prepared, tmp_path, max_steps=4, eval_every=0, resume=True)))
+    best, last = (load_model(tmp_path / name).state_dict() for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
 def test_a_second_ctrl_c_does_not_wait_for_a_step(prepared, tmp_path):
     run = train(config(prepared, tmp_path, save_every=0, eval_every=0))
     next(run)
