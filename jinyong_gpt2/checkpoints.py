@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.files import wait_for_disk, write_whole
 from jinyong_gpt2.model import quietly
 from jinyong_gpt2.tokenizer import save_tokenizer
 
@@ -49,6 +49,8 @@ def save(
             (new / name).write_text(text, encoding="utf-8")
         if state is not None:
             torch.save(state, new / STATE)
+        for path in new.iterdir():
+            wait_for_disk(path)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)  # it would fill the disk further
         if isinstance(error, RuntimeError | SafetensorError):  # what torch and safetensors make of a full disk

@@ -1,4 +1,4 @@
-"""Files written whole: under a temporary name, then renamed. A kill or a full disk leaves the old one as it was."""
+"""Files written whole: under a temporary name, then renamed. A kill, a full disk or a power cut leaves the old one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+        wait_for_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def wait_for_disk(path: Path) -> None:
+    """Return when what was written to a file is on the disk: the system may do a rename before that."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
