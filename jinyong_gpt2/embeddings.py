@@ -5,8 +5,8 @@ characters go together, and rare ones it meets too seldom to find out at all. Co
 information of neighbouring characters, factorised into as many numbers as the embedding has (Levy & Goldberg 2014,
 "Neural Word Embedding as Implicit Matrix Factorization"; the factors by the random projections of Halko et al. 2011).
 
-The loss begins high, at 15 to 27 nats, for a character is likest itself and the output layer shares the embedding; after
-a dozen steps it is below that of a random beginning, and stays there.
+The loss begins high, at 15 to 27 nats, for a character is likest itself and the output layer shares the embedding;
+after a dozen steps it is below that of a random beginning, and stays there.
 """
 
 from __future__ import annotations
