@@ -80,11 +80,11 @@ class Corpus:
         order = [draw.choices(chapters, [len(c.text) for c in chapters])[0] for _ in range(4)]
         order += sorted(chapters, key=lambda c: len(c.text), reverse=True)[:1]
         for chapter in order:
-            starts = [i for i in sentence_starts(chapter.text) if i + length <= len(chapter.text)]
-            starts = [i for i in starts if chapter.text[i + length - 1] != "\n"]
+            text = chapter.text
+            starts = [i for i in sentence_starts(text) if i + length <= len(text) and text[i + length - 1] != "\n"]
             if starts:
                 start = draw.choice(starts)
-                return chapter.text[start : start + length]
+                return text[start : start + length]
         chapter = order[-1]
         return chapter.text[:length].rstrip("\n")
 

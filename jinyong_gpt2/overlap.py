@@ -99,12 +99,12 @@ def copied_shares(parts: Sequence[str], whole: Shingles) -> list[float]:
     if not parts:
         return []
     chinese = [is_chinese(code_points(part)) for part in parts]
+    ends = np.cumsum([part.sum() for part in chinese])  # of each part, in Chinese characters
     starts = np.flatnonzero(_are_in(shingle_hashes("".join(parts)), whole.hashes))
-    edges = np.zeros(sum(int(part.sum()) for part in chinese) + 1, np.int64)
+    edges = np.zeros(ends[-1] + 1, np.int64)
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + SHINGLE, -1)
     inside = edges.cumsum() > 0
-    ends = np.cumsum([int(part.sum()) for part in chinese])
     return [float(piece.mean()) if len(piece) else 0.0 for piece in np.split(inside[:-1], ends[:-1])]
 
 

@@ -416,7 +416,7 @@ class _Run:
     @torch.no_grad()
     def _require_sound_weights(self) -> None:
         """Raise TrainingDiverged rather than replace a good checkpoint: a step's loss is of the weights before it."""
-        if self._batch is None:
+        if self._batch is None or self._measured[0] == self.step:  # the held-out loss has told already
             return
         inputs, targets, _ = self._batch
         self.loss.eval()

@@ -43,12 +43,12 @@ def execute(path: Path, timeout: int) -> None:
     import nbformat
     from nbclient import NotebookClient
 
+    from jinyong_gpt2.files import write_whole
+
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(path.parent.resolve())}}
     NotebookClient(notebook, timeout=timeout, store_widget_state=False, resources=resources).execute()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    nbformat.write(tidy(notebook), temporary)
-    os.replace(temporary, path)
+    write_whole(path, nbformat.writes(tidy(notebook)).rstrip("\n") + "\n")
 
 
 def tidy(notebook: Any) -> Any:
