@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.script import Change, match_script
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_id, encode, is_character_start
 from jinyong_gpt2.views.heads import heads_of_interest
 
@@ -57,7 +58,7 @@ class Attention:
     keys: torch.Tensor  # (L, H, S, D)
     next_characters: list[list[tuple[str, float]]]  # S lists of (label, probability), the likeliest first
     prompt_length: int = 0  # how many of the shown tokens a writer was given; what follows it wrote
-    note: str = ""  # what is not shown, for the page to say
+    note: str = ""  # what is not shown or not as it was given, for the page to say
 
     @property
     def has_control_token(self) -> bool:
@@ -80,12 +81,15 @@ def read_attention(
 
     `text` is a string or a `Passage`. `start` and `stop` count characters as a slice does; by default all of the text
     is kept, or its last `limit` tokens. What lies before the span is still read, as far as the model's context reaches
-    back. The model's attention implementation and training mode are as before afterwards, also after an error.
+    back. A text with characters that the tokenizer does not know is matched as the writer does it (乔 becomes 喬), and
+    the note says so. Afterwards the model's attention implementation and training mode are as before, also after an
+    error.
 
     `novel` is the one of the passage by default. Raises ValueError where there is no text, the span is empty, or the
     novel is unknown.
     """
-    content = text if isinstance(text, str) else text.text
+    known = [token for token in tokenizer.get_vocab() if len(token) == 1]
+    content, changes = match_script(text if isinstance(text, str) else text.text, known)
     novel = novel or getattr(text, "novel", None)
     first, last, _ = slice(start, stop).indices(len(content))
     if not content:
@@ -108,7 +112,7 @@ def read_attention(
         list(zip(token_labels(tokenizer, row), values, strict=True))
         for row, values in zip(best.tolist(), probabilities.tolist(), strict=True)
     ]
-    prompt = 0 if isinstance(text, str) else len(encode(tokenizer, text.prompt))
+    prompt = 0 if isinstance(text, str) else len(encode(tokenizer, content[: len(text.prompt)]))
     return Attention(
         token_ids=window,
         shown=shown,
@@ -118,7 +122,7 @@ def read_attention(
         keys=keys,
         next_characters=next_characters,
         prompt_length=min(max(prompt - shown_from, 0) + (not hide_control), len(shown)),
-        note=_note(*(int(starts[:i].sum()) for i in (shown_from, end, len(ids), read_from))),
+        note=_note(*(int(starts[:i].sum()) for i in (shown_from, end, len(ids), read_from)), changes),
     )
 
 
@@ -141,13 +145,15 @@ def token_labels(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list
     return labels
 
 
-def _note(shown_from: int, end: int, total: int, read_from: int) -> str:
-    """The line that says what is not shown, all counted in characters; empty where everything is."""
+def _note(shown_from: int, end: int, total: int, read_from: int, changes: Sequence[Change]) -> str:
+    """The line that says what is not shown (counted in characters) or not as given; empty where everything is."""
     parts = []
     if shown_from > 0 or end < total:
         parts.append(f"全文 {total} 字，這裡只畫第 {shown_from + 1} 到第 {end} 字。")
     if read_from > 0:
         parts.append(f"模型一次讀不完全文，更前面的 {read_from} 字它沒有看到。")
+    if changes:
+        parts.append(f"換成模型認得的字：{'、'.join(dict.fromkeys(map(str, changes)))}。")
     return "".join(parts)
 
 

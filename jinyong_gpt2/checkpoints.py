@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from jinyong_gpt2.files import wait_for_disk, write_whole
+from jinyong_gpt2.files import read_json, wait_for_disk, write_whole
 from jinyong_gpt2.model import quietly
 from jinyong_gpt2.tokenizer import save_tokenizer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 STATE = "training_state.pt"
+RECORD = "training.json"
 
 
 def save(
@@ -117,6 +118,16 @@ def load_state(output_dir: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{folder / STATE} is damaged: go on from its weights with --init_from {folder} and another --output_dir"
         ) from error
+
+
+def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What its run recorded of a checkpoint in `training.json`; nothing of one from elsewhere.
+
+    Raises ValueError where the file is damaged.
+    """
+    path = Path(folder) / RECORD
+    record = read_json(path) if path.is_file() else {}
+    return record if isinstance(record, dict) else {}
 
 
 def trim_metrics(path: Path, step: int) -> None:

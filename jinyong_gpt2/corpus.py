@@ -39,6 +39,7 @@ class Corpus:
 
     novels: list[Novel]
     script: str = "traditional"
+    heldout_share: float = HELDOUT_SHARE  # of the chapters, as asked for
     skipped: list[Report] = field(default_factory=list)  # files that were left out, and why
     audit: list[str] = field(default_factory=list)  # what of the held-out text also stood in the training text
 
@@ -146,7 +147,7 @@ def load_corpus(
         found = "; ".join(f"{report.file} ({', '.join(report.warnings) or 'empty'})" for report in skipped)
         raise ValueError(f"no file holds a novel that can be read: {found}")
     hold_out(novels, heldout)
-    return Corpus(novels, script, skipped, audit(novels))
+    return Corpus(novels, script, heldout, skipped, audit(novels))
 
 
 def find_files(folder: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -205,7 +206,9 @@ class _Loaded:
 def _load(task: tuple[str, str, bool]) -> _Loaded:
     path, script, keep_extras = task
     novel, facts = read_novel(Path(path).read_bytes(), Path(path).name, script, keep_extras)
-    return _Loaded(novel, sketch(novel.text), facts)
+    # As found, a novel may be there in both scripts: copies are told in one of them.
+    text = convert(novel.text, "simplified") if script == "as_found" else novel.text
+    return _Loaded(novel, sketch(text), facts)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -226,7 +229,7 @@ def _merge(loaded: Sequence[_Loaded]) -> tuple[list[Novel], list[Report]]:
             continue
         for other in kept:
             share = share_in(item.shingles, other.shingles)
-            same = item.novel.title == other.novel.title
+            same = item.novel.known_as == other.novel.known_as
             if share > DUPLICATE or (same and share > 0.3):
                 report.warnings.append(f"left out: {share:.0%} of it also stands in {other.novel.report.file}")
                 skipped.append(report)
@@ -242,7 +245,7 @@ def _merge(loaded: Sequence[_Loaded]) -> tuple[list[Novel], list[Report]]:
     novels: dict[str, Novel] = {}
     facts: dict[str, NovelFacts | None] = {}
     for item in kept:
-        title = item.novel.title
+        title = item.novel.known_as
         facts[title] = item.facts
         if title in novels:
             _join(novels[title], item.novel, item.facts)
@@ -250,7 +253,7 @@ def _merge(loaded: Sequence[_Loaded]) -> tuple[list[Novel], list[Report]]:
             novels[title] = item.novel
     order = {title: i for i, title in enumerate(TITLES)}
     known = {title: order.get(f.title if f else title, len(order)) for title, f in facts.items()}
-    return sorted(novels.values(), key=lambda novel: (known[novel.title], novel.title)), skipped
+    return sorted(novels.values(), key=lambda novel: (known[novel.known_as], novel.title)), skipped
 
 
 def _join(first: Novel, second: Novel, facts: NovelFacts | None) -> None:

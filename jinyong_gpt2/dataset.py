@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.files import read_json, write_whole
 from jinyong_gpt2.tokenizer import TableEncoder, build_tokenizer, control_id, novel_titles, save_tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from jinyong_gpt2.corpus import Corpus
 
-FORMAT = 1
+FORMAT = 2
 GENERIC_ID = 0  # the generic control token is first in every vocabulary
 IGNORE = -100  # the target that torch's cross_entropy leaves out
 Split = Literal["train", "heldout"]
@@ -75,10 +75,7 @@ class PreparedCorpus:
             raise FileNotFoundError(
                 f"no prepared corpus in {folder}: make one with python scripts/prepare_corpus.py NOVELS --out {folder}"
             )
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{folder / 'manifest.json'} is damaged, prepare the corpus again: {error}") from None
+        manifest = read_json(folder / "manifest.json", "prepare the corpus again")
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ValueError(f"{folder} was prepared by another version: run scripts/prepare_corpus.py again")
         try:
@@ -183,6 +180,7 @@ def prepare(
         "format": FORMAT,
         "hash": digest.hexdigest(),
         "script": corpus.script,
+        "heldout_share": corpus.heldout_share,
         "vocabulary": len(tokenizer),
         "tokens": positions,
         "novels": novels,

@@ -16,7 +16,6 @@ The only file that knows the model's insides. It reads the weights of a stock `G
 from __future__ import annotations
 
 import functools
-import json
 import math
 import mmap
 import os
@@ -27,6 +26,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from jinyong_gpt2.files import TAKE_ANEW, read_json
 
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
 ONE_THREAD = 600  # up to this many numbers in the residual streams side by side, more threads do not pay
@@ -67,7 +68,7 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Ten
     index = folder / "model.safetensors.index.json"
     files = ["model.safetensors"]
     if index.is_file():
-        files = sorted(set(_read_json(index)["weight_map"].values()))
+        files = sorted(set(read_json(index)["weight_map"].values()))
     for name in ("config.json", *files):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: it is no whole checkpoint in the Hugging Face format")
@@ -76,15 +77,8 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Ten
         try:
             state |= load_file(folder / name)
         except SafetensorError as error:
-            raise ValueError(f"{folder / name} is damaged, take it anew from where it came: {error}") from None
-    return state, _read_json(folder / "config.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged, take it anew from where it came: {error}") from None
+            raise ValueError(f"{folder / name} is damaged, {TAKE_ANEW}: {error}") from None
+    return state, read_json(folder / "config.json")
 
 
 class Dense:

@@ -1,9 +1,16 @@
-"""Files written whole: under a temporary name, then renamed. A kill, a full disk or a power cut leaves the old one."""
+"""Files written whole: under a temporary name, then renamed. A kill, a full disk or a power cut leaves the old one.
+
+And JSON files read, which others write, too: a damaged one is told with what to do about it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+TAKE_ANEW = "take it anew from where it came"  # what to do about a damaged file of a checkpoint
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -21,6 +28,17 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def read_json(path: str | os.PathLike[str], mend: str = TAKE_ANEW) -> Any:
+    """What a JSON file holds.
+
+    Raises OSError where it cannot be read, and ValueError where it is damaged, with `mend`: what to do about it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged, {mend}: {error}") from None
 
 
 def wait_for_disk(path: Path) -> None:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from jinyong_gpt2.overlap import Shingles, copied_shares
 from jinyong_gpt2.reading import Chapter, Novel
+from jinyong_gpt2.script import convert
 
 HELDOUT_SHARE = 0.02
 LEAKED = 0.5  # share of a held-out paragraph that also stands in the training text, above which it is dropped
 
 
-def chapter_hash(novel: str, chapter: str) -> float:
-    """A number from 0 to 1 that depends on the two titles alone."""
-    digest = hashlib.sha256(f"{novel}\n{chapter}".encode("utf-8", "replace")).digest()
+def chapter_hash(novel: Novel, chapter: Chapter) -> float:
+    """A number from 0 to 1 that depends on the two titles alone, the same whichever script the corpus is in."""
+    digest = hashlib.sha256(f"{novel.known_as}\n{chapter.known_as}".encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
@@ -29,7 +30,7 @@ def hold_out(novels: Sequence[Novel], share: float = HELDOUT_SHARE) -> None:
     candidates: list[tuple[float, Chapter]] = []
     for novel in novels:
         story = [c for c in novel.chapters if c.story]
-        ranked = sorted(((chapter_hash(novel.title, c.title), i, c) for i, c in enumerate(story)), key=lambda r: r[:2])
+        ranked = sorted(((chapter_hash(novel, c), i, c) for i, c in enumerate(story)), key=lambda r: r[:2])
         count = max(1, round(share * len(ranked))) if len(ranked) >= 20 else sum(h < share for h, _, _ in ranked)
         for _, _, chapter in ranked[:count]:
             chapter.heldout = True
@@ -44,11 +45,17 @@ def audit(novels: Sequence[Novel]) -> list[str]:
     held = [(novel, chapter) for novel in novels for chapter in novel.chapters if chapter.heldout]
     if not held:
         return lines
-    wanted = Shingles.of_all(chapter.text for _, chapter in held)
-    seen = wanted.found_in(c.text for novel in novels for c in novel.chapters if not c.heldout)
+    both_scripts = len({novel.report.script for novel in novels}) > 1
+
+    def comparable(text: str) -> str:
+        return convert(text, "simplified") if both_scripts else text
+
+    wanted = Shingles.of_all(comparable(chapter.text) for _, chapter in held)
+    seen = wanted.found_in(comparable(c.text) for novel in novels for c in novel.chapters if not c.heldout)
     for novel, chapter in held:
         paragraphs = chapter.text.split("\n")
-        clean = [p for p, share in zip(paragraphs, copied_shares(paragraphs, seen), strict=True) if share <= LEAKED]
+        shares = copied_shares([comparable(p) for p in paragraphs], seen)
+        clean = [p for p, share in zip(paragraphs, shares, strict=True) if share <= LEAKED]
         lost = sum(map(len, paragraphs)) - sum(map(len, clean))
         if not lost:
             continue

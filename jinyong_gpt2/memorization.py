@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jinyong_gpt2.dataset import PreparedCorpus
-from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.files import read_json, write_whole
 from jinyong_gpt2.overlap import code_points
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _fingerprint(chapters: Sequence[tuple[str, str, str]]) -> str:
 
 def _facts(folder: Path) -> dict:
     """What the index in `folder` says of itself. Raises ValueError where it is none, FileNotFoundError without any."""
-    facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    facts = read_json(folder / "index.json", "delete the folder, make it anew")
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ValueError(f"the index in {folder} is damaged or of another version: delete the folder, make it anew")
     return facts

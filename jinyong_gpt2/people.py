@@ -7,7 +7,6 @@ keeping(examples, names)                       # shares over many continuations
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jinyong_gpt2.files import read_json
 from jinyong_gpt2.novels import NOVELS
 
 NAMES_FILE = "characters.json"
@@ -43,7 +43,7 @@ def load_names(*sources: str | os.PathLike[str]) -> dict[str, list[str]]:
         path = path / NAMES_FILE if path.is_dir() else path
         if not path.is_file():
             raise FileNotFoundError(f'no list of names {path}: write one as {{"title": ["name", …]}}')
-        added = json.loads(path.read_text(encoding="utf-8"))
+        added = read_json(path, "mend it or leave it out")
         if not isinstance(added, dict) or not all(
             isinstance(people, list) and all(isinstance(name, str) and name for name in people)
             for people in added.values()

@@ -72,6 +72,10 @@ class Chapter:
     heldout: bool = False
     number: int | None = None
     story: bool = True  # False for prefaces and appendices that were kept on request
+    known_as: str = ""  # its title in traditional script, whichever script the text is in
+
+    def __post_init__(self) -> None:
+        self.known_as = self.known_as or self.title
 
     @property
     def full_text(self) -> str:
@@ -86,6 +90,10 @@ class Novel:
     title: str
     chapters: list[Chapter]
     report: Report
+    known_as: str = ""  # its title in traditional script
+
+    def __post_init__(self) -> None:
+        self.known_as = self.known_as or self.title
 
     @property
     def text(self) -> str:
@@ -114,6 +122,7 @@ def read_novel(
     report.layout = layout.name
     facts, report.recognised = _recognise(name, text)
     title = facts.title if facts else title_of_file(name)
+    known_as = convert(title, "traditional")
     if script != "as_found":
         title = convert(title, script)
     elif facts and report.script_found == "simplified":
@@ -129,12 +138,13 @@ def read_novel(
                 convert(text, script, report.script_found),
                 number=section.number,
                 story=section.story,
+                known_as=convert(heading, "traditional", report.script_found),
             )
         )
     chapters = _without_copies(chapters, report)
     if not sections or not any(section.title for section in sections):
         _drop_title_lines(chapters, title, report)
-    novel = Novel(title, chapters, report)
+    novel = Novel(title, chapters, report, known_as)
     describe(novel, facts)
     return novel, facts
 

@@ -176,7 +176,13 @@ class _Run:
         if state is None:
             checkpoints.require_room(self.folder, config.resume)
         else:
-            began = json.loads((checkpoints.last_folder(self.folder) / "training.json").read_text(encoding="utf-8"))
+            last = checkpoints.last_folder(self.folder)
+            began = checkpoints.read_record(last)
+            if not began:
+                raise ValueError(
+                    f"{last} has no {checkpoints.RECORD} to resume by: go on from its weights with --init_from {last} "
+                    "and another --output_dir"
+                )
             config = _as_begun(config, began["config"])
         self.config = config
         self.accelerator = _accelerator(config)
@@ -205,6 +211,7 @@ class _Run:
         self._corpus = {
             "hash": self.data.hash,
             "script": self.data.manifest["script"],
+            "heldout_share": self.data.manifest["heldout_share"],
             "tokens": self.data.manifest["tokens"],
             "characters": {split: int(starts[self.data.tokens(split)].sum()) for split in ("train", "heldout")},
             "titles": [novel["title"] for novel in self.data.manifest["novels"]],
@@ -501,7 +508,7 @@ class _Run:
             "corpus": self._corpus,
         }
         lines = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
-        return {"training.json": lines, "README.md": model_card(record, self.model.config)}
+        return {checkpoints.RECORD: lines, "README.md": model_card(record, self.model.config)}
 
     def _agree(self, stopped: bool) -> bool:
         """Whether any process was asked to stop: one alone knows at once, many ask each other now and then."""
@@ -552,10 +559,8 @@ def _as_begun(config: TrainConfig, began: dict[str, Any]) -> TrainConfig:
 
 def _characters_seen(folder: str | None) -> int | None:
     """How many characters the checkpoint that a run begins from has seen in all; None where nobody knows."""
-    if folder is None or not (Path(folder) / "training.json").is_file():
-        return None
-    known = json.loads((Path(folder) / "training.json").read_text(encoding="utf-8"))
-    seen = known.get("characters_seen") if isinstance(known, dict) else None
+    known = checkpoints.read_record(folder) if folder is not None else {}
+    seen = known.get("characters_seen")
     return None if seen is None else seen + (known.get("characters_seen_before") or 0)
 
 

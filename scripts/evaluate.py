@@ -161,23 +161,23 @@ def asked_for(args: argparse.Namespace) -> dict[str, str]:
 
 
 def open_corpus(folder: str, checkpoint: str, out: Path, tokenizer: Any) -> Any:
-    """The prepared corpus, or one made of novels in the script that the checkpoint was trained in.
-
-    Which chapters are held out hangs on their titles, and so on the script.
-    """
+    """The prepared corpus, or one made of novels, in the script and with the share held out of the checkpoint's own."""
     from jinyong_gpt2.corpus import load_corpus
     from jinyong_gpt2.dataset import PreparedCorpus, prepare
+    from jinyong_gpt2.holdout import HELDOUT_SHARE
 
     if (Path(folder) / "manifest.json").is_file():
         return PreparedCorpus.open(folder)
-    script = trained(checkpoint).get("corpus", {}).get("script", "traditional")
-    return prepare(load_corpus(folder, script), out / "prepared", tokenizer=tokenizer)
+    known = trained(checkpoint).get("corpus", {})
+    options = {"script": known.get("script", "traditional"), "heldout": known.get("heldout_share", HELDOUT_SHARE)}
+    return prepare(load_corpus(folder, **options), out / "prepared", tokenizer=tokenizer)
 
 
 def trained(folder: str | None) -> dict[str, Any]:
     """What is known of a checkpoint's training; nothing of one from elsewhere."""
-    card = Path(folder or "") / "training.json"
-    return json.loads(card.read_text(encoding="utf-8")) if folder and card.is_file() else {}
+    from jinyong_gpt2.checkpoints import read_record
+
+    return read_record(folder) if folder else {}
 
 
 def trained_context(folder: str | None, model: Any) -> int:
@@ -233,8 +233,8 @@ def train_lstm(prepared: Any, gpt2: Any, args: argparse.Namespace, out: Path) ->
         context_length=args.context_length or trained_context(args.checkpoint, gpt2), max_steps=args.train_lstm,
         batch_size=args.batch_size, seed=args.seed, device="cpu" if args.device == "cpu" else "auto", resume=True,
     )  # fmt: skip
-    card = out / "lstm" / "last" / "training.json"
-    if card.is_file() and json.loads(card.read_text(encoding="utf-8"))["config"] != asdict(config):
+    begun = trained(str(out / "lstm" / "last"))
+    if begun and begun["config"] != asdict(config):
         raise SystemExit(f"{out / 'lstm'} holds an LSTM trained with other options: delete it, or choose another --out")
     for _ in progress(train(config), config.max_steps, "LSTM"):
         pass

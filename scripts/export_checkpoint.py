@@ -28,13 +28,15 @@ def main() -> int:
     parser.add_argument("--evaluation", type=Path, help="the JSON that scripts/evaluate.py wrote")
     parser.add_argument("--commands", type=Path, help="a text file: the commands that made the checkpoint")
     args = parser.parse_args()
-    if not (args.checkpoint / "training.json").is_file():
+
+    from jinyong_gpt2.checkpoints import read_record
+
+    if not (training := read_record(args.checkpoint)):
         print(f"export_checkpoint.py: no checkpoint of scripts/train.py in {args.checkpoint}", file=sys.stderr)
         return 1
     new = args.out.with_name(args.out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     export(args.checkpoint, new)
-    training = json.loads((args.checkpoint / "training.json").read_text(encoding="utf-8"))
     evaluation = json.loads(args.evaluation.read_text(encoding="utf-8")) if args.evaluation else None
     commands = args.commands.read_text(encoding="utf-8").strip() if args.commands else ""
     (new / "README.md").write_text(card(new, training, evaluation, commands), encoding="utf-8")

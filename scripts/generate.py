@@ -215,7 +215,15 @@ def open_job(out: Path, job: dict) -> set[int]:
         raise ValueError(
             f"{out} holds another job (contexts, seed, settings or checkpoint differ): choose another --out"
         )
-    return {json.loads(line)["index"] for line in lines[:-1]}  # the last one is empty, or a kill left it unfinished
+    done = set()
+    for number, line in enumerate(lines[:-1], start=2):  # the last one is empty, or a kill left it unfinished
+        try:
+            done.add(require_integer("index", json.loads(line)["index"], 0))
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"line {number} of {out} is no passage of this job: take that line out, or choose another --out"
+            ) from None
+    return done
 
 
 def append(out: Path, lines: list[dict]) -> None:

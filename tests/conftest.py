@@ -37,6 +37,7 @@ class PlainCorpus:
 
     novels: list[PlainNovel]
     script: str = "traditional"
+    heldout_share: float = 0.02
 
 
 @pytest.fixture(scope="session", autouse=True)

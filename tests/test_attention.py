@@ -195,6 +195,17 @@ def test_passage_brings_its_novel_and_where_it_began(model, tokenizer):
     assert attention.prompt_length == 10
 
 
+@pytest.mark.parametrize("as_passage", [False, True])
+def test_text_in_the_other_script_is_matched_as_the_writer_does(model, tokenizer, as_passage):
+    simplified = "乔峰带阿朱回到北方，乔峰对她说"
+    text = PassageLike(simplified[:9], simplified[9:]) if as_passage else simplified
+    attention = read_attention(model, tokenizer, text)
+    assert "".join(attention.labels[1:]) == "喬峰帶阿朱回到北方，喬峰對她說"
+    assert attention.note == "換成模型認得的字：乔→喬、带→帶、对→對、说→說。"
+    assert attention.prompt_length == (10 if as_passage else 1)
+    assert read_attention(model, tokenizer, TEXT).note == ""
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -573,6 +573,39 @@ def test_held_out_chapters_do_not_move_when_a_novel_is_added():
     assert len([item for item in held(few) if item[0] == "乙"]) == 1
 
 
+@pytest.mark.parametrize("source", ["traditional", "simplified"])
+def test_the_same_chapters_are_held_out_in_either_script(tmp_path, source):
+    tale = [(f"{title}　聽風閣夜戰飛龍劍之{i}", paragraphs) for i, (title, paragraphs) in enumerate(unlike(1, 60))]
+    text = "".join(p + "這時說了幾句話，馬車來過。" for p in PARAGRAPHS) + "\n" + plain(tale)
+    write(tmp_path, "聽風閣.txt", convert(text, source))
+    kept = [
+        [chapter.heldout for chapter in load_corpus(tmp_path, script).novels[0].chapters]
+        for script in ("traditional", "simplified", "as_found")
+    ]
+    assert any(kept[0]) and kept[0] == kept[1] == kept[2]
+
+
+def test_as_found_a_novel_in_both_scripts_is_one_novel(tmp_path):
+    tale = [(title, [p.replace("人", "這個人說") for p in paragraphs]) for title, paragraphs in unlike(1)]
+    write(tmp_path, "聽風閣.txt", plain(tale))
+    write(tmp_path, "另一本.txt", convert(plain(tale[:20]), "simplified"))
+    corpus = load_corpus(tmp_path, "as_found")
+    assert corpus.titles == ["聽風閣"]
+    assert [report.file for report in corpus.skipped] == ["另一本.txt"]
+
+
+def test_as_found_held_out_text_that_is_in_training_in_the_other_script_is_dropped(tmp_path):
+    tale = [(title, [p.replace("人", "這個人說") for p in paragraphs]) for title, paragraphs in unlike(1, 60)]
+    write(tmp_path, "聽風閣.txt", plain(tale))
+    chapters = load_corpus(tmp_path, "as_found").novels[0].chapters
+    leaked = next(chapter for chapter in chapters if chapter.heldout)
+    other = unlike(2, 60)
+    other[3][1].extend(leaked.text.split("\n"))
+    write(tmp_path, "另一本.txt", convert(plain(other), "simplified"))
+    corpus = load_corpus(tmp_path, "as_found")
+    assert len(corpus.novels) == 2 and len(corpus.audit) == 1 and leaked.title in corpus.audit[0]
+
+
 def test_about_two_percent_is_held_out():
     novels = [novel_of(f"書{n}", 100, n) for n in range(10)]
     hold_out(novels)

@@ -51,7 +51,7 @@ def test_a_failure_leaves_the_earlier_preparation_or_none(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("text", ['{"format": 1', "[]"])
+@pytest.mark.parametrize("text", ['{"format": 2', "[]"])
 def test_a_damaged_manifest_says_what_to_do(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"prepare the corpus again|run scripts/prepare_corpus\.py again"):

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from conftest import PlainCorpus
 
 from jinyong_gpt2.baselines import new_lstm
 from jinyong_gpt2.charts import chart_memorization, chart_novels, chart_scores
@@ -37,7 +38,7 @@ def prepared(tmp_path_factory):
         texts = ["".join(random.choice(sentences, 12)) + "\n" for _ in range(4)]
         chapters = [SimpleNamespace(title=f"{i}", full_text=text, heldout=i == 3) for i, text in enumerate(texts)]
         novels.append(SimpleNamespace(title=title, chapters=chapters))
-    corpus = SimpleNamespace(novels=novels, script="traditional")
+    corpus = PlainCorpus(novels)
     return prepare(corpus, tmp_path_factory.mktemp("prepared"), min_count=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.files import read_json, write_whole
 
 
 def test_a_file_is_replaced_and_its_folder_made(tmp_path):
@@ -35,3 +35,11 @@ def test_a_folder_is_not_replaced_by_a_file(tmp_path):
     with pytest.raises(OSError):
         write_whole(tmp_path / "folder", "text")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("content", [b'{"step": 1', b"", b"\xff\xfe", b"[" * 100_000])
+def test_damaged_json_says_which_file_and_what_to_do(tmp_path, content):
+    path = tmp_path / "training.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"training\.json is damaged, train it again"):
+        read_json(path, "train it again")

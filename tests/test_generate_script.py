@@ -203,6 +203,18 @@ def test_a_file_that_is_no_job_is_left_alone(script, checkpoint, contexts, tmp_p
     assert out.read_bytes() == content and "choose another --out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", ["", "a note of mine", "[1]", '{"passage": {}}', '{"index": "0"}'])
+def test_a_job_file_that_somebody_has_edited_says_which_line(script, checkpoint, contexts, tmp_path, capsys, line):
+    out = tmp_path / "passages.jsonl"
+    assert script.main(job(checkpoint, contexts, out, 2)) == 0
+    edited = out.read_text(encoding="utf-8") + line + "\n"
+    out.write_text(edited, encoding="utf-8")
+    assert script.main(job(checkpoint, contexts, out, 3)) == 1
+    error = capsys.readouterr().err
+    assert f"line 4 of {out}" in error and "take that line out" in error
+    assert out.read_text(encoding="utf-8") == edited
+
+
 @pytest.mark.parametrize("wrong", ["--novel=紅樓夢", "--seed=-1", "--batch_size=0", "--page=a.html"])
 def test_a_job_with_a_wrong_option_claims_no_file(script, checkpoint, contexts, tmp_path, capsys, wrong):
     out = tmp_path / "passages.jsonl"

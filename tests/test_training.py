@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -383,6 +384,15 @@ def test_fp16_gradients_are_unscaled_once_for_all_optimizers(prepared, tmp_path)
         torch.testing.assert_close(found[1][name], value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("record", "says"), [(None, "has no training.json"), ("{", "training.json is damaged")])
+def test_a_resume_without_its_record_says_what_to_do(prepared, straight, tmp_path, record, says):
+    shutil.copytree(straight[0], tmp_path / "run")
+    path = tmp_path / "run" / "last" / "training.json"
+    path.unlink() if record is None else path.write_text(record)
+    with pytest.raises(ValueError, match=says):
+        list(train(config(prepared, tmp_path / "run", max_steps=21, resume=True)))
+
+
 def test_a_resume_keeps_what_the_run_was_begun_with(prepared, straight, tmp_path):
     """Left out it is taken from the checkpoint; asked for otherwise it is refused, not ignored."""
     first = str(straight[0] / "last")
@@ -441,8 +451,6 @@ def test_a_checkpoint_that_cannot_be_resumed_is_not_replaced(prepared, tmp_path,
 
 @pytest.mark.parametrize("name", [checkpoints.STATE, "model.safetensors"])
 def test_a_damaged_checkpoint_is_named(prepared, straight, tmp_path, name):
-    import shutil
-
     shutil.copytree(straight[0], tmp_path / "run")
     path = tmp_path / "run" / "last" / name
     path.write_bytes(path.read_bytes()[:100])
