@@ -169,6 +169,8 @@ class Decoder:
         _require_plain_gpt2(config)
         self.device = torch.device(device)
         self.dtype = resolve_dtype(dtype, self.device)
+        # Where tokens are drawn: moving the logits of many texts off a GPU takes longer. MPS lacks the float64 for it.
+        self.drawing = torch.device("cpu") if self.device.type == "mps" else self.device
         self.heads, self.width = config["n_head"], config["n_embd"]
         self.context_length, self.vocab_size = config["n_positions"], config["vocab_size"]
         self.eps = config["layer_norm_epsilon"]
@@ -220,8 +222,8 @@ class Decoder:
         return layer.down(F.gelu(layer.up(self.norm(h, layer.ln_2), many), approximate="tanh"), many)
 
     def logits(self, h: torch.Tensor) -> torch.Tensor:
-        """(N, D) -> (N, V) in float32."""
-        return self.head(self.norm(h, self.ln_f)).float()
+        """(N, D) -> (N, V) in float32, where they are drawn from."""
+        return self.head(self.norm(h, self.ln_f)).to(self.drawing, torch.float32)
 
 
 class Streams:
@@ -289,7 +291,7 @@ class Streams:
 
     @torch.inference_mode()
     def prefill(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Start every text with its tokens; (B, V) logits after the last ones, on the CPU. Equal texts cost one.
+        """Start every text with its tokens; (B, V) logits after the last ones. Equal texts cost one.
 
         Raises ValueError where a text is empty or longer than the context.
         """
@@ -307,7 +309,7 @@ class Streams:
 
     @torch.inference_mode()
     def prefill_one(self, text: int, ids: Sequence[int]) -> torch.Tensor:
-        """Start one text anew with its tokens; (V,) logits after the last one, on the CPU. Raises as `prefill`."""
+        """Start one text anew with its tokens; (V,) logits after the last one. Raises as `prefill`."""
         decoder, length, row = self.decoder, len(ids), self.rows[text]
         if not 0 < length <= decoder.context_length:
             raise ValueError(f"a text must be 1 to {decoder.context_length} tokens long here, got {length}")
@@ -322,11 +324,11 @@ class Streams:
             h += layer.project(a.transpose(0, 1).reshape(length, -1), many)
             h += decoder.feed_forward(layer, h, many)
         self.lengths[row] = length
-        return decoder.logits(h[-1:])[0].cpu()
+        return decoder.logits(h[-1:])[0]
 
     @torch.inference_mode()
     def step(self, ids: Sequence[int]) -> torch.Tensor:
-        """One more token for each text; (B, V) logits after it, on the CPU.
+        """One more token for each text; (B, V) logits after it.
 
         Raises ValueError where a text has filled the context: start it anew with `prefill_one`.
         """
@@ -372,7 +374,7 @@ class Streams:
             a = torch.bmm(scores.softmax(-1), values[i])  # (BH, 1, D/H)
             h += layer.project(a.view(batch, -1).to(decoder.compute))
             h += decoder.feed_forward(layer, h)
-        return decoder.logits(h).cpu()
+        return decoder.logits(h)
 
     def keep(self, texts: Sequence[int]) -> None:
         """Go on with these texts only, in this order."""
@@ -438,7 +440,7 @@ class GraphStreams(Streams):
             self.graphs[span] = self._record(span)
         graph, logits = self.graphs[span]
         graph.replay()
-        return logits.cpu()  # waits for the GPU
+        return logits.clone()  # the next replay writes over them
 
     def fixed_step(self, span: int) -> torch.Tensor:
         """(B, V) logits from `self.inputs`, attention over the first `span` places."""

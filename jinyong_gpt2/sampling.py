@@ -180,7 +180,7 @@ def apply_repetition_penalty(logits: torch.Tensor, recent: Sequence[Sequence[int
         return logits
     logits = logits.clone()
     for row, ids in enumerate(recent):
-        seen = torch.tensor(sorted(set(ids)), dtype=torch.long)
+        seen = torch.tensor(sorted(set(ids)), dtype=torch.long, device=logits.device)
         values = logits[row, seen]
         logits[row, seen] = torch.where(values > 0, values / penalty, values * penalty).clamp(-1e30, 1e30)
     return logits
@@ -227,7 +227,7 @@ def draw(logits: torch.Tensor, generators: Sequence[torch.Generator]) -> list[in
     Each row costs one uniform number, looked up in its cumulative distribution: near-equal logits (of another batch
     size, say) draw the same token.
     """
-    return _look_up(logits.softmax(-1).cumsum(-1, dtype=torch.float64), generators)
+    return _look_up(logits.softmax(-1).cumsum(-1, dtype=torch.float64), generators).squeeze(-1).tolist()
 
 
 def draw_nucleus(logits: torch.Tensor, p: float, generators: Sequence[torch.Generator]) -> list[int]:
@@ -240,17 +240,21 @@ def draw_nucleus(logits: torch.Tensor, p: float, generators: Sequence[torch.Gene
         return draw(logits, generators)
     probabilities = logits.softmax(-1)  # (B, V)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    tokens = _look_up(cumulative, generators)
-    rows = list(range(len(tokens)))  # still to be judged
-    for _ in range(REDRAWS):
-        ours = probabilities[rows] if len(rows) < len(tokens) else probabilities
-        chosen = ours.gather(-1, torch.tensor([tokens[row] for row in rows])[:, None])  # (R, 1)
-        before = torch.where(ours > chosen, ours, 0.0).sum(-1).tolist()
-        rows = [row for row, held in zip(rows, before, strict=True) if held >= p]
-        if not rows:
+    tokens = [0] * len(generators)
+    rows = list(range(len(tokens)))  # still to be drawn
+    for _ in range(1 + REDRAWS):
+        found = _look_up(cumulative, [generators[row] for row in rows])  # (R, 1)
+        before = torch.where(probabilities > probabilities.gather(-1, found), probabilities, 0.0).sum(-1, keepdim=True)
+        outside = []
+        judged = torch.cat([found.double(), before.double()], dim=-1).tolist()  # together: a GPU is waited for once
+        for place, (row, (token, held)) in enumerate(zip(rows, judged, strict=True)):
+            tokens[row] = int(token)
+            if held >= p:
+                outside.append(place)
+        if not outside:
             return tokens
-        for row, token in zip(rows, _look_up(cumulative[rows], [generators[row] for row in rows]), strict=True):
-            tokens[row] = token
+        rows = [rows[place] for place in outside]
+        probabilities, cumulative = probabilities[outside], cumulative[outside]
     for row, token in zip(rows, draw(top_p(logits[rows], p), [generators[row] for row in rows]), strict=True):
         tokens[row] = token
     return tokens
@@ -266,10 +270,10 @@ def sample(logits: torch.Tensor, settings: Settings, generators: Sequence[torch.
     return draw_nucleus(logits, settings.top_p, generators)
 
 
-def _look_up(cumulative: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:
-    """The tokens in whose share of `cumulative` (B, V) the generators' next numbers fall."""
+def _look_up(cumulative: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """(B, 1) int64: the tokens in whose share of `cumulative` (B, V) the generators' next numbers fall."""
     uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])  # (B, 1)
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1).tolist()
+    return torch.searchsorted(cumulative, uniform.to(cumulative.device) * cumulative[:, -1:], right=True)
 
 
 # ---------------------------------------------------------------- when to stop

@@ -467,12 +467,18 @@ class Writer:
         """The log-probability of each row's token, and the row's most probable tokens with their probabilities."""
         logprobs = logits.log_softmax(-1)  # (B, V)
         best, tokens = logprobs.topk(min(ALTERNATIVES, logprobs.shape[-1]), dim=-1)
-        names = self.vocabulary.names
+        ours = logprobs.gather(-1, torch.tensor(ids, device=logits.device)[:, None])  # (B, 1)
+        rows = torch.cat([ours.double(), best.double(), tokens.double()], dim=-1).tolist()  # a GPU is waited for once
+        names, count = self.vocabulary.names, best.shape[-1]
         alternatives = [
-            [(names[i], math.exp(value)) for i, value in zip(row_ids, row, strict=True)]
-            for row_ids, row in zip(tokens.tolist(), best.tolist(), strict=True)
+            [(names[int(i)], math.exp(value)) for value, i in zip(row[1 : 1 + count], row[1 + count :], strict=True)]
+            for row in rows
         ]
-        return logprobs.gather(-1, torch.tensor(ids)[:, None]).squeeze(-1).tolist(), alternatives
+        return [row[0] for row in rows], alternatives
+
+    @functools.cached_property
+    def _never_first(self) -> torch.Tensor:
+        return self.vocabulary.never_first.to(self.decoder.drawing)
 
     def _allow(self, drafts: list[_Draft], logits: torch.Tensor, settings: Settings) -> torch.Tensor:
         """Logits in which only what can come next is left: whole, permitted characters, and never a control token."""
@@ -481,7 +487,7 @@ class Writer:
         if settings.repetition_penalty != 1:
             recent = [draft.window[1:][-window:] for draft in drafts]
             logits = apply_repetition_penalty(logits, recent, settings.repetition_penalty)
-        allowed = logits.index_fill(-1, vocabulary.never_first, -math.inf)
+        allowed = logits.index_fill(-1, self._never_first, -math.inf)
         for row, draft in enumerate(drafts):
             if not (draft.pending or settings.banned_characters or settings.no_repeat_ngram_size):
                 continue
@@ -493,13 +499,14 @@ class Writer:
                     good = [byte for byte in following if not forbidden.bars(draft.pending + bytes([byte]))]
                     if not good and more:
                         continue
-                    tokens = torch.tensor([vocabulary.byte_ids[byte] for byte in good or following])
+                    tokens = [vocabulary.byte_ids[byte] for byte in good or following]
                     allowed[row] = -math.inf
                     allowed[row, tokens] = logits[row, tokens]
                     break
                 tokens = [vocabulary.ids[c] for c in forbidden.characters if c in vocabulary.ids]
                 tokens += [vocabulary.byte_ids[byte] for byte in _leading_bytes() if forbidden.bars(bytes([byte]))]
-                candidate = allowed[row].index_fill(0, torch.tensor(tokens).long(), -math.inf)
+                barred = torch.tensor(tokens, dtype=torch.long, device=logits.device)
+                candidate = allowed[row].index_fill(0, barred, -math.inf)
                 if bool(candidate.isfinite().any()):
                     allowed[row] = candidate
                     break
