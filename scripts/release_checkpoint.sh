@@ -3,20 +3,21 @@
 #
 #     bash scripts/release_checkpoint.sh FOLDER_WITH_PUBLIC_DOMAIN_NOVELS
 #
-# On two CPU cores some four hours: two rounds of training, the second from where the first ended; the measuring; and
+# On two CPU cores some five hours: three rounds of training, each from where the one before ended; the measuring; and
 # a shorter training without one of the works, which that checkpoint is then fine-tuned on. On a GPU one round of more
 # steps and larger batches is enough, for example
 #
-#     FIRST=20000 SECOND=0 BATCH=32 bash scripts/release_checkpoint.sh FOLDER
+#     FIRST=20000 SECOND=0 THIRD=0 BATCH=32 bash scripts/release_checkpoint.sh FOLDER
 set -euo pipefail
 NOVELS=$(cd "${1:?"which folder holds the novels? bash scripts/release_checkpoint.sh FOLDER"}" && pwd)
 source "$(dirname "$0")/environment.sh"
 ensure_environment
 
 SIZE=${SIZE:-mini}
-BATCH=${BATCH:-4}        # windows of 512 a step, or as many tokens in shorter ones; the second round takes twice as many
+BATCH=${BATCH:-4}        # windows of 512 a step, or as many tokens in shorter ones; later rounds take twice as many
 FIRST=${FIRST:-6500}     # steps of the first round
-SECOND=${SECOND:-4300}   # and of the second; 0 leaves it out
+SECOND=${SECOND:-4300}   # of the second; 0 leaves it out
+THIRD=${THIRD:-11800}    # and of the third
 WITHOUT=${WITHOUT:-1800} # steps of the training without the work below
 TUNING=${TUNING:-1000}   # steps of fine-tuning on it: some ten minutes on two cores
 LEFT_OUT=${LEFT_OUT:-七劍十三俠}
@@ -38,24 +39,28 @@ train() {
 first() {
     train --data "$1" --output_dir "$2" --max_steps "$3" --learning_rate 5e-3 "${@:4}"
 }
-second() {
-    train --data "$DATA" --output_dir "$RUN-2" --init_from "$RUN/last" --seed 1 --max_steps "$SECOND" \
-        --schedule linear --learning_rate 2.5e-3 --muon_learning_rate 0.01 "$@"
+# Once more over the same text, in another order, from the best so far: round number, steps.
+another() {
+    local round=$1 steps=$2
+    local options=(--data "$DATA" --output_dir "$RUN-$round" --init_from "$BEST" --seed $((round - 1)) --max_steps "$steps"
+        --schedule linear --learning_rate 2.5e-3 --muon_learning_rate 0.01)
+    [ "$steps" -gt 0 ] || return 0
+    train "${options[@]}" --context_length 256 --batch_size $((BATCH * 4)) --stop_after $((steps * 90 / 100))
+    train "${options[@]}" --context_length 512 --batch_size $((BATCH * 2))
+    BEST=$RUN-$round/best
 }
 first "$DATA" "$RUN" "$FIRST" --context_length 128 --batch_size $((BATCH * 4)) --stop_after $((FIRST * 60 / 100))
 first "$DATA" "$RUN" "$FIRST" --context_length 256 --batch_size $((BATCH * 2)) --stop_after $((FIRST * 85 / 100))
 first "$DATA" "$RUN" "$FIRST" --context_length 512 --batch_size "$BATCH"
-if [ "$SECOND" -gt 0 ]; then
-    second --context_length 256 --batch_size $((BATCH * 4)) --stop_after $((SECOND * 90 / 100))
-    second --context_length 512 --batch_size $((BATCH * 2))
-    RUN=$RUN-2
-fi
+BEST=$RUN/best
+another 2 "$SECOND"
+another 3 "$THIRD"
 
-"$PYTHON" scripts/evaluate.py "$RUN/best" "$DATA" --names data/classics.json --examples 60 --out out/evaluation
-"$PYTHON" scripts/benchmark.py settings --checkpoint "$RUN/best" --heldout "$DATA"
+"$PYTHON" scripts/evaluate.py "$BEST" "$DATA" --names data/classics.json --examples 60 --out out/evaluation
+"$PYTHON" scripts/benchmark.py settings --checkpoint "$BEST" --heldout "$DATA"
 mkdir -p out
-sed -n '/^train() {/,/^fi$/p' "$0" >out/commands.txt
-"$PYTHON" scripts/export_checkpoint.py "$RUN/best" --out data/pretrained \
+sed -n '/^train() {/,/^another 3/p' "$0" >out/commands.txt
+"$PYTHON" scripts/export_checkpoint.py "$BEST" --out data/pretrained \
     --evaluation out/evaluation/evaluation.json --commands out/commands.txt
 
 # What fine-tuning is worth on a work that the checkpoint has truly never read.
