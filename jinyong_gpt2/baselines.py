@@ -21,7 +21,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from jinyong_gpt2.model import load_model, quietly
+from jinyong_gpt2.model import load_model, quietly, resolve_device
 from jinyong_gpt2.sampling import Settings, apply_temperature, candidate_generator, draw, top_p
 
 if TYPE_CHECKING:
@@ -107,14 +107,17 @@ def new_lstm(
 
 
 def open_model(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> PreTrainedModel:
-    """The GPT-2 or LSTM of a folder, in float32, ready to be measured. FileNotFoundError where there is none."""
+    """The GPT-2 or LSTM of a folder, in float32, ready to be measured; `device` as `resolve_device` takes it.
+
+    Raises FileNotFoundError where there is none.
+    """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"no checkpoint in {folder}: train one with scripts/train.py, or use data/pretrained")
     kind = PretrainedConfig.get_config_dict(folder)[0].get("model_type")
     with quietly():
         model = LSTMLMHeadModel.from_pretrained(folder).float() if kind == LSTMConfig.model_type else load_model(folder)
-    return model.to(device).eval()
+    return model.to(resolve_device(device)).eval()
 
 
 @torch.inference_mode()

@@ -1,7 +1,9 @@
-"""Causal attention for training on a CPU in bf16: block by block, no query with keys that come after its block.
+"""Causal attention for training, over whole texts without padding before them.
 
-A few batched products over blocks of 64 queries take about half the time of PyTorch's own kernel for a CPU, forward and
-backward (BENCHMARKS.md). The numbers are those of plain attention, to rounding.
+On a CPU in bf16 block by block, no query with keys that come after its block: a few batched products over blocks of 64
+queries take about half the time of PyTorch's own kernel for a CPU, forward and backward (BENCHMARKS.md). On a GPU by
+PyTorch's kernel, told that attention is causal instead of given a mask. The numbers are those of plain attention, to
+rounding.
 """
 
 from __future__ import annotations
@@ -57,3 +59,16 @@ def attend_in_blocks(model: GPT2LMHeadModel) -> None:
     AttentionInterface.register("blockwise", attention)
     AttentionMaskInterface.register("blockwise", sdpa_mask)
     model.set_attn_implementation("blockwise")
+
+
+def attend_causally(model: GPT2LMHeadModel) -> None:
+    """Let `model` attend to all that came before, whatever it is given: no mask is made, and no padding looked for.
+
+    transformers asks every batch for packed texts, for which a GPU is waited for; a compiled step, which cannot ask,
+    makes a mask, and with one there is no flash attention. Only this object changes; nothing of it is saved.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register("causal", sdpa_attention_forward)  # and no mask of this name: it gets none
+    model.set_attn_implementation("causal")

@@ -16,11 +16,12 @@ The only file that knows the model's insides. It reads the weights of a stock `G
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
 ONE_THREAD = 600  # up to this many numbers in the residual streams side by side, more threads do not pay
 SHORTEST = 128  # places that are reserved for a text at first
 PADDING = 16  # numbers after each row of keys: rows a power of two apart would all fall into the same few cache lines
+MOST_IDLE = 3  # batch sizes whose recorded steps are kept on a GPU, each with a cache of its own
 LONG = 32  # texts of so many tokens are read with `many` rows at a time
 
 
@@ -194,20 +196,35 @@ class Decoder:
         output = get("lm_head.weight") if "lm_head.weight" in names else wte
         self.head = linear(output.t(), None)  # (D, V)
         self.wte, self.wpe = wte.to(self.compute), wpe.to(self.compute)
-        self._idle: dict[int, list[GraphStreams]] = {}
+        self._idle: list[GraphStreams] = []  # the newest last
 
     def streams(self, batch: int) -> Streams:
         """Room for `batch` texts side by side. On a GPU, `release` it afterwards: recording its graph took a while."""
         if self.device.type != "cuda":
             return Streams(self, batch)
-        idle = self._idle.setdefault(batch, [])
-        return idle.pop() if idle else GraphStreams(self, batch)
+        for i, streams in enumerate(self._idle):
+            if streams.batch == batch:
+                return self._idle.pop(i)
+        return GraphStreams(self, batch)
 
     def release(self, streams: Streams) -> None:
         """Give back what `streams` gave, to be used again."""
         if isinstance(streams, GraphStreams):
             streams.reset()
-            self._idle.setdefault(streams.batch, []).append(streams)
+            self._idle = [*self._idle, streams][-MOST_IDLE:]
+
+    def upload(self, numbers: list[int] | list[list[int]]) -> torch.Tensor:
+        """Whole numbers on the device. A GPU is not waited for: from memory of their own, that stays until then."""
+        tensor = torch.tensor(numbers, pin_memory=self.device.type == "cuda")
+        return tensor.to(self.device, non_blocking=True)
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Inside, attention on a GPU is not cuDNN's, which would plan for tens of ms at each new length of a text."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
     def embed(self, ids: torch.Tensor, positions: torch.Tensor | slice) -> torch.Tensor:
         """(N,) token ids at (N,) positions -> (N, D)."""
@@ -315,14 +332,15 @@ class Streams:
             raise ValueError(f"a text must be 1 to {decoder.context_length} tokens long here, got {length}")
         self.make_room(length)
         many = length >= LONG
-        h = decoder.embed(torch.tensor(ids, device=decoder.device), slice(length))  # (T, D)
-        for i, layer in enumerate(decoder.layers):
-            qkv = layer.qkv(decoder.norm(h, layer.ln_1), many)  # (T, 3D)
-            q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
-            self.store(row, i, k, v)
-            a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
-            h += layer.project(a.transpose(0, 1).reshape(length, -1), many)
-            h += decoder.feed_forward(layer, h, many)
+        h = decoder.embed(decoder.upload(ids), slice(length))  # (T, D)
+        with decoder.kernels():
+            for i, layer in enumerate(decoder.layers):
+                qkv = layer.qkv(decoder.norm(h, layer.ln_1), many)  # (T, 3D)
+                q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
+                self.store(row, i, k, v)
+                a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
+                h += layer.project(a.transpose(0, 1).reshape(length, -1), many)
+                h += decoder.feed_forward(layer, h, many)
         self.lengths[row] = length
         return decoder.logits(h[-1:])[0]
 
@@ -341,14 +359,14 @@ class Streams:
             tokens[row], positions[row] = token, length
             self.lengths[row] = length + 1
         logits = self.run(tokens, positions)
-        return logits if len(self.rows) == self.batch else logits[self.rows]
+        return logits if len(self.rows) == self.batch else logits[self.kept]
 
     def run(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
         """The step itself: (B, V) logits after `tokens` at `positions`."""
         decoder, batch, heads = self.decoder, self.batch, self.decoder.heads
         scale, longest = (decoder.width // heads) ** -0.5, max(positions)
-        place = torch.tensor(positions, device=decoder.device)
-        h = decoder.embed(torch.tensor(tokens, device=decoder.device), place)  # (B, D)
+        place = decoder.upload(positions)
+        h = decoder.embed(decoder.upload(tokens), place)  # (B, D)
         even = min(positions) == longest
         # What is filled, L times: (BH, D/H, T) and (BH, T, D/H).
         keys = self.keys[..., : longest + 1].flatten(1, 2).unbind(0)
@@ -379,6 +397,7 @@ class Streams:
     def keep(self, texts: Sequence[int]) -> None:
         """Go on with these texts only, in this order."""
         self.rows = [self.rows[text] for text in texts]
+        self.kept = torch.tensor(self.rows, device=self.decoder.drawing)
         if 2 * len(self.rows) <= self.batch:
             self.compact()
 
@@ -404,9 +423,7 @@ class GraphStreams(Streams):
         size = decoder.width // decoder.heads
         shape = (len(decoder.layers), self.batch, decoder.heads, self.capacity, size)
         self.keys, self.values = torch.zeros(2, *shape, dtype=decoder.attention, device=decoder.device)
-        on_gpu = decoder.device.type == "cuda"
-        self.host = torch.zeros(2, self.batch, dtype=torch.long, pin_memory=on_gpu)  # tokens, positions
-        self.inputs = torch.zeros(2, self.batch, dtype=torch.long, device=decoder.device)
+        self.inputs = torch.zeros(2, self.batch, dtype=torch.long, device=decoder.device)  # tokens, positions
         self.each = torch.arange(self.batch, device=decoder.device)
         self.head = torch.arange(decoder.heads, device=decoder.device)
         self.columns = torch.arange(decoder.context_length, device=decoder.device)
@@ -428,8 +445,7 @@ class GraphStreams(Streams):
         """Nothing: the shapes stay, a text that has ended is computed along and ignored."""
 
     def run(self, tokens: list[int], positions: list[int]) -> torch.Tensor:
-        self.host.copy_(torch.tensor([tokens, positions]))
-        self.inputs.copy_(self.host, non_blocking=True)
+        self.inputs.copy_(self.decoder.upload([tokens, positions]))
         span = self.SHORTEST_SPAN
         while span <= max(positions):
             span *= 2
@@ -446,7 +462,8 @@ class GraphStreams(Streams):
         """(B, V) logits from `self.inputs`, attention over the first `span` places."""
         decoder, (tokens, positions) = self.decoder, self.inputs  # each (B,)
         h = decoder.embed(tokens, positions)  # (B, D)
-        mask = (self.columns[:span] <= positions[:, None])[:, None, None]  # (B, 1, 1, S)
+        seen = self.columns[:span] <= positions[:, None]  # (B, S)
+        mask = torch.zeros_like(seen, dtype=decoder.attention).masked_fill(~seen, -math.inf)[:, None, None]
         place = self.each[:, None], self.head[None], positions[:, None]  # (B, H) places of D/H numbers
         for i, layer in enumerate(decoder.layers):
             qkv = layer.qkv(decoder.norm(h, layer.ln_1))  # (B, 3D)
@@ -461,7 +478,7 @@ class GraphStreams(Streams):
 
     def _record(self, span: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         """Record the step for one span. Running it writes only what the replay writes again."""
-        with torch.cuda.device(self.decoder.device):
+        with torch.cuda.device(self.decoder.device), self.decoder.kernels():
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):  # libraries set themselves up outside the recording
@@ -469,9 +486,22 @@ class GraphStreams(Streams):
                     self.fixed_step(span)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with collected(), torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the GPU
                 logits = self.fixed_step(span)
         return graph, logits
+
+
+@contextmanager
+def collected() -> Iterator[None]:
+    """Inside, no garbage is collected: an older decoder's graphs, dying while another is recorded, would spoil it."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _require_plain_gpt2(config: Mapping[str, Any]) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jinyong_gpt2.baselines import open_model
 from jinyong_gpt2.dataset import PreparedCorpus
 from jinyong_gpt2.evaluation import held_out, score_model
-from jinyong_gpt2.model import load_model
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,7 @@ def memorization_curve(
     for metrics in train(config):
         if metrics["step"] % config.save_every and metrics["step"] != config.max_steps:
             continue
-        model = load_model(Path(config.output_dir) / "last")
+        model = open_model(Path(config.output_dir) / "last", config.device)
         length = config.context_length or model.config.n_positions
         row: dict[str, Any] = {
             "step": metrics["step"],

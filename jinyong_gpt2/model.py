@@ -102,7 +102,7 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def resolve_device(device: str = "auto") -> torch.device:
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """`auto` is the GPU where there is one (CUDA, then Apple's MPS), else the CPU; anything else is torch's own name.
 
     Raises ValueError where the name is unknown or the device is absent.
@@ -124,7 +124,10 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 
 # Dense peak of a GPU in FLOP/s with 16-bit inputs, from the makers' data sheets.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "P100": 19e12}
+PEAK_FLOPS = {
+    "GH200": 989e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12,
+    "T4": 65e12, "P100": 19e12,
+}  # fmt: skip
 
 
 def flops_per_token(model: PreTrainedModel, context_length: int) -> float:
@@ -148,13 +151,17 @@ def peak_flops(device: torch.device) -> float:
     import torch
 
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        known = next((peak for key, peak in PEAK_FLOPS.items() if key in name), None)
+        words = torch.cuda.get_device_name(device).replace("-", " ").split()  # "NVIDIA A100-SXM4-40GB"
+        known = next((PEAK_FLOPS[word] for word in words if word in PEAK_FLOPS), None)
         if known:
             return known
-    a, rate, end = torch.randn(1024, 1024, dtype=torch.bfloat16, device=device), 0.0, time.perf_counter() + 0.2
+    # A GPU is given products that take far longer than it takes to ask for them, many at a time.
+    size, times = (1024, 1) if device.type == "cpu" else (4096, 10)
+    a, rate, end = torch.randn(size, size, dtype=torch.bfloat16, device=device), 0.0, time.perf_counter() + 0.2
     while time.perf_counter() < end:
         start = time.perf_counter()
-        (a @ a)[0, 0].item()
-        rate = max(rate, 2 * 1024**3 / (time.perf_counter() - start))
+        for _ in range(times):
+            product = a @ a
+        product[0, 0].item()
+        rate = max(rate, 2 * times * size**3 / (time.perf_counter() - start))
     return rate

@@ -176,14 +176,13 @@ def apply_repetition_penalty(logits: torch.Tensor, recent: Sequence[Sequence[int
     Keskar et al. 2019, section 4.1, with the sign seen to: dividing a negative logit would raise it.
     `logits` is (B, V), `recent` has B rows of token ids.
     """
-    if penalty == 1:
+    seen = [(row, i) for row, ids in enumerate(recent) for i in set(ids)]
+    if penalty == 1 or not seen:
         return logits
-    logits = logits.clone()
-    for row, ids in enumerate(recent):
-        seen = torch.tensor(sorted(set(ids)), dtype=torch.long, device=logits.device)
-        values = logits[row, seen]
-        logits[row, seen] = torch.where(values > 0, values / penalty, values * penalty).clamp(-1e30, 1e30)
-    return logits
+    rows, ids = torch.tensor(seen, device=logits.device).unbind(1)
+    values = logits[rows, ids]
+    changed = torch.where(values > 0, values / penalty, values * penalty).clamp(-1e30, 1e30)
+    return logits.index_put((rows, ids), changed)
 
 
 def repeated_endings(text: str, size: int) -> set[str]:
@@ -236,8 +235,8 @@ def draw_nucleus(logits: torch.Tensor, p: float, generators: Sequence[torch.Gene
     A token is inside where the more probable ones hold less than `p`, so one look at the row tells; what is accepted
     has just the distribution of `top_p`.
     """
-    if p >= 1:
-        return draw(logits, generators)
+    if p >= 1 or logits.is_cuda:  # sorting is quick on a GPU, waiting for it again and again is not
+        return draw(top_p(logits, p), generators)
     probabilities = logits.softmax(-1)  # (B, V)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     tokens = [0] * len(generators)
@@ -246,7 +245,7 @@ def draw_nucleus(logits: torch.Tensor, p: float, generators: Sequence[torch.Gene
         found = _look_up(cumulative, [generators[row] for row in rows])  # (R, 1)
         before = torch.where(probabilities > probabilities.gather(-1, found), probabilities, 0.0).sum(-1, keepdim=True)
         outside = []
-        judged = torch.cat([found.double(), before.double()], dim=-1).tolist()  # together: a GPU is waited for once
+        judged = torch.cat([found.double(), before.double()], dim=-1).tolist()
         for place, (row, (token, held)) in enumerate(zip(rows, judged, strict=True)):
             tokens[row] = int(token)
             if held >= p:

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils._triton import has_triton
 
 from jinyong_gpt2 import checkpoints
 from jinyong_gpt2.allocator import keep_freed_memory
-from jinyong_gpt2.blockwise import attend_in_blocks
+from jinyong_gpt2.blockwise import attend_causally, attend_in_blocks
 from jinyong_gpt2.cards import model_card
 from jinyong_gpt2.dataset import IGNORE, Batch, PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.embeddings import begin_with_neighbours
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
+WORTH_COMPILING = 500  # steps of a run on a GPU: a minute or more of compiling is won back
 LOG_EVERY = 10  # steps whose losses are fetched from the device together
 # What a run keeps from its beginning, besides its size: a resume takes it from the checkpoint.
 KEPT = (
@@ -97,7 +99,7 @@ class TrainConfig:
     eval_windows: int = option(64, "held-out windows measured each time, spread evenly")
     save_every: int = option(200, "steps between checkpoints (0: only at the end)")
     mixed_precision: str = option("auto", "auto (bf16 where supported, fp16 on older GPUs), bf16, fp16 or no")
-    compile: bool | None = option(None, "torch.compile the step; if not given, on a GPU")
+    compile: bool | None = option(None, "torch.compile the step; if not given, on a GPU for 500 steps and more")
     device: str = option("auto", "auto, cuda or cpu")
     tensorboard: bool = option(False, "write TensorBoard logs to output_dir/tensorboard")
 
@@ -218,15 +220,18 @@ class _Run:
         }
 
         self.model.to(self.device)
-        if gpt2 and not self.sharded and self.device.type == "cpu" and self.accelerator.mixed_precision == "bf16":
+        if gpt2 and self.device.type == "cuda":
+            attend_causally(self.model)
+        elif gpt2 and not self.sharded and self.accelerator.mixed_precision == "bf16":
             attend_in_blocks(self.model)
         if self.sharded:
             agree(self.model)
         loss = LanguageModelLoss(self.model)
         optimizers = build_optimizers(loss, config)
         self.loss, *self.optimizers = self.accelerator.prepare(loss, *optimizers)
-        if config.compile or (config.compile is None and self.device.type == "cuda" and not self.sharded):
-            self.loss.compile()
+        pays = gpt2 and not self.sharded and self.device.type == "cuda" and config.max_steps >= WORTH_COMPILING
+        compiled = config.compile or (config.compile is None and pays and has_triton())
+        self.training_loss = torch.compile(self.loss) if compiled else self.loss  # what is measured is not compiled for
         self.full_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.micro_batch = min(config.micro_batch_size or config.batch_size, config.batch_size // self.processes)
 
@@ -353,15 +358,18 @@ class _Run:
                 if self.micro_batch == 1 or self.processes > 1:
                     raise
             self._halve()  # only here, where the error holds no tensors any more
-        self.accelerator.clip_grad_norm_(self.loss.parameters(), self.config.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.loss.parameters(), self.config.max_grad_norm)
         for optimizer, rates in zip(self.optimizers, self.full_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
         scaler = self.accelerator.scaler
+        # Under fp16 a gradient may overflow. It has spoiled all the others by way of the norm: no optimizer may step,
+        # where the scaler would only hold back the one whose gradient it was.
+        sound = scaler is None or math.isfinite(whole(norm))
         for optimizer in self.optimizers:
             if scaler is None:
                 optimizer.step()
-            else:  # not accelerate's own step, which updates the scaler after each: the next would unscale twice
+            elif sound:  # not accelerate's own step, which updates the scaler after each: the next would unscale twice
                 scaler.step(optimizer.optimizer)
         if scaler is not None:
             scaler.update()
@@ -390,7 +398,7 @@ class _Run:
             last = start == starts[-1]
             with nullcontext() if last else self.accelerator.no_sync(self.loss):
                 piece = slice(start, start + self.micro_batch)
-                loss = self.loss(inputs[piece], targets[piece]) / count
+                loss = self.training_loss(inputs[piece], targets[piece]) / count
                 # DDP averages over processes what is to be a sum.
                 self.accelerator.backward(loss * self.processes)
             total += loss.detach()
@@ -518,6 +526,8 @@ class _Run:
 
     def close(self) -> None:
         self.accelerator.free_memory()
+        if self.training_loss is not self.loss:
+            torch.compiler.reset()  # torch compiles only so many models of one class in a process
         self.accelerator.end_training()
 
 

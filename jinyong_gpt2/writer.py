@@ -69,8 +69,8 @@ class Vocabulary:
         for token, i in tokens.items():
             self.names[i] = token
         leading = [byte for byte in _leading_bytes() if chr(byte) not in self.ids or byte > 0x7F]
-        starts = set(self.ids.values()) | {self.byte_ids[byte] for byte in leading}
-        self.never_first = torch.tensor([i for i in range(len(self.names)) if i not in starts])
+        self.first = set(self.ids.values()) | {self.byte_ids[byte] for byte in leading}
+        self.never_first = torch.tensor([i for i in range(len(self.names)) if i not in self.first])
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; a character without a token becomes the tokens of its UTF-8 bytes."""
@@ -505,10 +505,8 @@ class Writer:
                     break
                 tokens = [vocabulary.ids[c] for c in forbidden.characters if c in vocabulary.ids]
                 tokens += [vocabulary.byte_ids[byte] for byte in _leading_bytes() if forbidden.bars(bytes([byte]))]
-                barred = torch.tensor(tokens, dtype=torch.long, device=logits.device)
-                candidate = allowed[row].index_fill(0, barred, -math.inf)
-                if bool(candidate.isfinite().any()):
-                    allowed[row] = candidate
+                if not vocabulary.first <= set(tokens):  # something is left
+                    allowed[row, tokens] = -math.inf
                     break
         return allowed
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, masking_utils
 
-from jinyong_gpt2.blockwise import BLOCK, attend_in_blocks, causal_attention
+from jinyong_gpt2.blockwise import BLOCK, attend_causally, attend_in_blocks, causal_attention
 from jinyong_gpt2.model import new_model
 from jinyong_gpt2.tokenizer import build_tokenizer
 
@@ -73,3 +73,22 @@ def test_a_padded_text_is_read_as_before():
         plain = model(ids, attention_mask=seen).logits
         attend_in_blocks(model)
         torch.testing.assert_close(model(ids, attention_mask=seen).logits, plain)
+
+
+def test_told_that_it_is_causal_a_model_makes_no_mask_and_looks_for_no_padding(tmp_path, monkeypatch):
+    """On a GPU the one waits for it, and the other keeps flash attention away."""
+    model = new_model("testing", build_tokenizer([])).eval()
+    ids = torch.randint(256, 300, (2, 40))
+    plain = model(ids, use_cache=False).logits
+    attend_causally(model)
+    asked = []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda *_: asked.append("packed"))
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *args, **options: asked.append(options) or scaled_dot_product_attention(*args, **options),
+    )
+    torch.testing.assert_close(model(ids, use_cache=False).logits, plain)
+    assert [(call["attn_mask"], call["is_causal"]) for call in asked] == [(None, True)] * model.config.n_layer
+    model.save_pretrained(tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"

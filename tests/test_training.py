@@ -150,8 +150,10 @@ def test_the_loss_is_that_of_hugging_face(prepared, tmp_path):
     assert count == number == (wanted != IGNORE).sum()
 
 
+@pytest.mark.parametrize("compiling", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cross_entropy_and_its_gradient_equal_torchs(dtype):
+def test_cross_entropy_and_its_gradient_equal_torchs(dtype, compiling, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
     torch.manual_seed(0)
     reference = torch.randn(5000, 11, requires_grad=True)  # more rows than are formed at a time
     targets = torch.randint(0, 11, (5000,))
@@ -164,6 +166,8 @@ def test_cross_entropy_and_its_gradient_equal_torchs(dtype):
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 1e-2}
     torch.testing.assert_close(loss, expected, **tolerance)
     torch.testing.assert_close(ours.grad, reference.grad, **tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(cross_entropy_sum(reference, targets), expected)
 
 
 def test_micro_batches_change_nothing_but_memory(prepared, straight, tmp_path):
@@ -391,6 +395,25 @@ def test_a_resume_without_its_record_says_what_to_do(prepared, straight, tmp_pat
     path.unlink() if record is None else path.write_text(record)
     with pytest.raises(ValueError, match=says):
         list(train(config(prepared, tmp_path / "run", max_steps=21, resume=True)))
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_gradient_that_overflows_under_fp16_moves_no_weight_and_lowers_the_scale(prepared, tmp_path, bad):
+    """Not those of the other optimizer either: the norm that all are clipped by has made them zero or nan."""
+    run = training._Run(config(prepared, tmp_path, dropout=0.0))
+    accelerator = run.accelerator
+    accelerator.scaler, accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=256.0), True
+    accelerator.state._mixed_precision = "fp16"
+    try:
+        run._optimizer_step(run._load(0)[0], 1.0)  # so that there is a momentum to step along
+        before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
+        run.model.transformer.wte.weight.register_hook(lambda gradient: gradient + bad)
+        run._optimizer_step(run._load(1)[0], 1.0)
+        for name, value in run.model.named_parameters():
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+        assert accelerator.scaler.get_scale() == 128.0
+    finally:
+        accelerator.state._mixed_precision = "no"
 
 
 def test_a_resume_keeps_what_the_run_was_begun_with(prepared, straight, tmp_path):

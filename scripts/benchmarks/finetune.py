@@ -31,10 +31,10 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows: the checkpoint as it is, fine-tuned, and a model from scratch."""
     from transformers import AutoTokenizer
 
+    from jinyong_gpt2.baselines import open_model
     from jinyong_gpt2.corpus import load_corpus
     from jinyong_gpt2.dataset import PreparedCorpus, prepare
     from jinyong_gpt2.evaluation import held_out, score_model
-    from jinyong_gpt2.model import load_model
 
     with tempfile.TemporaryDirectory() as folder:
         novels, work = Path(args.novels), Path(folder)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         pieces = held_out(prepared)
 
         def bits(checkpoint: str | Path) -> float:
-            model, tokenizer = load_model(checkpoint).eval(), AutoTokenizer.from_pretrained(checkpoint)
+            model, tokenizer = open_model(checkpoint, "auto"), AutoTokenizer.from_pretrained(checkpoint)
             return score_model("", model, tokenizer, pieces, prepared, args.context_length).bits_per_char
 
         rows = [{"model": "as it is", "steps": 0, "held-out bits per character": bits(args.checkpoint)}]

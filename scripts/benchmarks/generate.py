@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
             for streams, rate in zip(args.streams, found["rates"], strict=True):
                 row[f"{streams} stream{'s' * (streams > 1)}, chars/s"] = rate
                 if decoder != "no cache":
-                    read = weights * size + cache * streams * (2 if device.type == "cuda" else 4)
+                    read = weights * size + cache * streams * (size if device.type == "cuda" else 4)
                     row[f"floor, {streams}"] = f"{rate * read / streams / bandwidth:.0%}"
             row |= {"first character, s": found["first"], "peak memory, MB": found["memory"]}
             rows.append(row)
@@ -167,7 +167,10 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """Of this process, in MB."""
+    """Of this process, in MB; of the GPU's memory where it uses one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e6
     status = Path("/proc/self/status")
     if status.is_file():  # Linux counts in `ru_maxrss` what the parent had, too
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -195,8 +198,11 @@ def load(job: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
+    from jinyong_gpt2.decoding import resolve_dtype
+
     model = GPT2LMHeadModel.from_pretrained(job["checkpoint"]).eval().to(job["device"])
-    model = model.to(torch.bfloat16 if job["device"] == "cuda" else torch.float32)
+    if job["device"] == "cuda":
+        model = model.to(getattr(torch, resolve_dtype("auto", model.device)))  # as "this" has it
     ids = [0, *AutoTokenizer.from_pretrained(job["checkpoint"])(PROMPT)["input_ids"]]
     return model, torch.tensor([ids], device=job["device"])
 
