@@ -22,7 +22,7 @@ from jinyong_gpt2 import checkpoints, training
 from jinyong_gpt2.dataset import IGNORE, TrainingOrder, Windows
 from jinyong_gpt2.loss import cross_entropy_sum
 from jinyong_gpt2.model import load_model
-from jinyong_gpt2.optimizers import learning_rate_factor
+from jinyong_gpt2.optimizers import StackedMuon, learning_rate_factor
 from jinyong_gpt2.training import TrainConfig, TrainingDiverged, train
 from jinyong_gpt2.watching import progress
 
@@ -168,6 +168,28 @@ def test_cross_entropy_and_its_gradient_equal_torchs(dtype, compiling, monkeypat
     torch.testing.assert_close(ours.grad, reference.grad, **tolerance)
     with torch.no_grad():
         torch.testing.assert_close(cross_entropy_sum(reference, targets), expected)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_matrices_in_a_stack_step_as_torchs_muon_steps_one_by_one(nesterov):
+    torch.manual_seed(0)
+    first = [torch.randn(shape) for shape in [(8, 24), (8, 8), (32, 8), (8, 24), (32, 8)]]
+    results = []
+    for kind in (torch.optim.Muon, StackedMuon):
+        torch.manual_seed(1)
+        parameters = [torch.nn.Parameter(matrix.clone()) for matrix in first]
+        optimizer = kind(parameters, lr=0.02, weight_decay=0.1, nesterov=nesterov)
+        for step in range(4):
+            for i, parameter in enumerate(parameters):
+                parameter.grad = None if i == step else torch.randn_like(parameter)  # one has none, each time another
+            if step == 2:  # each goes on with what the other has saved
+                saved, other = optimizer.state_dict(), torch.optim.Muon if kind is StackedMuon else StackedMuon
+                optimizer = other(parameters)
+                optimizer.load_state_dict(saved)
+            optimizer.step()
+        results.append([parameter.detach() for parameter in parameters])
+    for one_by_one, stacked in zip(*results, strict=True):
+        torch.testing.assert_close(stacked, one_by_one, rtol=1e-2, atol=1e-4)
 
 
 def test_micro_batches_change_nothing_but_memory(prepared, straight, tmp_path):

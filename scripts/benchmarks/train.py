@@ -94,7 +94,7 @@ def ours(args: argparse.Namespace, folder: Path, without: str | None = None) -> 
 
 
 def trainer(args: argparse.Namespace, folder: Path) -> float:
-    """transformers.Trainer as its documentation shows it: bf16 (fp16 on older GPUs), fused AdamW, its own data loader."""
+    """transformers.Trainer as its documentation shows it: bf16 (fp16 on older GPUs), fused AdamW, own data loader."""
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
