@@ -226,8 +226,13 @@ class Decoder:
 
         return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
+    def require_room(self, length: int) -> None:
+        """ValueError where a text of `length` tokens is empty, or longer than the context."""
+        if not 0 < length <= self.context_length:
+            raise ValueError(f"a text must be 1 to {self.context_length} tokens long here, got {length}")
+
     def embed(self, ids: torch.Tensor, positions: torch.Tensor | slice) -> torch.Tensor:
-        """(N,) token ids at (N,) positions -> (N, D)."""
+        """Token ids (..., N) at (N,) positions -> (..., N, D)."""
         return self.wte[ids] + self.wpe[positions]
 
     def norm(self, h: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -312,24 +317,26 @@ class Streams:
 
         Raises ValueError where a text is empty or longer than the context.
         """
-        logits: list[torch.Tensor] = []
         first: dict[tuple[int, ...], int] = {}
         for i, ids in enumerate(texts):
-            same = first.setdefault(tuple(ids), i)
-            if same == i:
-                logits.append(self.prefill_one(i, ids))
-            else:
+            first.setdefault(tuple(ids), i)
+        logits = self.read(list(first.values()), list(first))
+        for i, ids in enumerate(texts):
+            if (same := first[tuple(ids)]) != i:
                 self.copy(self.rows[same], self.rows[i], len(ids))
                 self.lengths[self.rows[i]] = len(ids)
-                logits.append(logits[same])
-        return torch.stack(logits)
+        numbers = {ids: number for number, ids in enumerate(first)}
+        return logits[[numbers[tuple(ids)] for ids in texts]]
+
+    def read(self, texts: Sequence[int], ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Start these texts anew, each with its tokens; (N, V) logits after the last ones."""
+        return torch.stack([self.prefill_one(text, its) for text, its in zip(texts, ids, strict=True)])
 
     @torch.inference_mode()
     def prefill_one(self, text: int, ids: Sequence[int]) -> torch.Tensor:
         """Start one text anew with its tokens; (V,) logits after the last one. Raises as `prefill`."""
         decoder, length, row = self.decoder, len(ids), self.rows[text]
-        if not 0 < length <= decoder.context_length:
-            raise ValueError(f"a text must be 1 to {decoder.context_length} tokens long here, got {length}")
+        decoder.require_room(length)
         self.make_room(length)
         many = length >= LONG
         h = decoder.embed(decoder.upload(ids), slice(length))  # (T, D)
@@ -433,9 +440,30 @@ class GraphStreams(Streams):
         """Make all places free again. What they hold is never read: attention ends at a text's own position."""
         self.rows, self.lengths = list(range(self.batch)), [0] * self.batch
 
-    def store(self, row: int, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        self.keys[layer, row, :, : key.shape[1]] = key
-        self.values[layer, row, :, : value.shape[1]] = value
+    @torch.inference_mode()
+    def read(self, texts: Sequence[int], ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """As `Streams` does, but all in one pass, padded at their ends: what is stored there is never looked at."""
+        decoder, count, longest = self.decoder, len(ids), max(map(len, ids))
+        for its in ids:
+            decoder.require_room(len(its))
+        rows = [self.rows[text] for text in texts]
+        padded = decoder.upload([[*its, *[0] * (longest - len(its))] for its in ids])  # (N, T)
+        h = decoder.embed(padded, slice(longest)).flatten(0, 1)  # (N * T, D)
+        with decoder.kernels():
+            for i, layer in enumerate(decoder.layers):
+                qkv = layer.qkv(decoder.norm(h, layer.ln_1)).view(count, longest, 3, decoder.heads, -1)
+                q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (N, H, T, D/H)
+                self.keys[i, rows, :, :longest], self.values[i, rows, :, :longest] = k, v
+                a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                h += layer.project(a.transpose(1, 2).reshape(count * longest, -1))
+                h += decoder.feed_forward(layer, h)
+        for row, its in zip(rows, ids, strict=True):
+            self.lengths[row] = len(its)
+        last = decoder.upload([number * longest + len(its) - 1 for number, its in enumerate(ids)])
+        return decoder.logits(h[last])
+
+    def prefill_one(self, text: int, ids: Sequence[int]) -> torch.Tensor:
+        return self.read([text], [ids])[0]
 
     def copy(self, source: int, target: int, length: int) -> None:
         for cache in (self.keys, self.values):
