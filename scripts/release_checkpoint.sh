@@ -17,7 +17,7 @@ SIZE=${SIZE:-mini}
 BATCH=${BATCH:-4}        # windows of 512 a step, or as many tokens in shorter ones; later rounds take twice as many
 FIRST=${FIRST:-6500}     # steps of the first round
 SECOND=${SECOND:-4300}   # of the second; 0 leaves it out
-THIRD=${THIRD:-11800}    # and of the third
+THIRD=${THIRD:-12400}    # and of the third
 WITHOUT=${WITHOUT:-1800} # steps of the training without the work below
 TUNING=${TUNING:-1000}   # steps of fine-tuning on it: some ten minutes on two cores
 LEFT_OUT=${LEFT_OUT:-七劍十三俠}
@@ -45,7 +45,7 @@ another() {
     local options=(--data "$DATA" --output_dir "$RUN-$round" --init_from "$BEST" --seed $((round - 1)) --max_steps "$steps"
         --schedule linear --learning_rate 2.5e-3 --muon_learning_rate 0.01)
     [ "$steps" -gt 0 ] || return 0
-    train "${options[@]}" --context_length 256 --batch_size $((BATCH * 4)) --stop_after $((steps * 90 / 100))
+    train "${options[@]}" --context_length 256 --batch_size $((BATCH * 4)) --stop_after $((steps * 85 / 100))
     train "${options[@]}" --context_length 512 --batch_size $((BATCH * 2))
     BEST=$RUN-$round/best
 }
