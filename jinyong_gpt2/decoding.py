@@ -259,6 +259,7 @@ class Streams:
         self.decoder, self.batch = decoder, batch
         self.rows = list(range(batch))  # where in the cache each text lies
         self.lengths = [0] * batch  # tokens in each place of the cache
+        self.kept: torch.Tensor | None = None  # `rows` on the device, once a text has ended
         self.reserve(min(SHORTEST, decoder.context_length))
 
     def reserve(self, capacity: int) -> None:
@@ -514,13 +515,16 @@ class GraphStreams(Streams):
                     self.fixed_step(span)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with collected(), torch.cuda.graph(graph, capture_error_mode="thread_local"):  # others may use the GPU
+            with (
+                nothing_collected(),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            ):  # others may use the GPU
                 logits = self.fixed_step(span)
         return graph, logits
 
 
 @contextmanager
-def collected() -> Iterator[None]:
+def nothing_collected() -> Iterator[None]:
     """Inside, no garbage is collected: an older decoder's graphs, dying while another is recorded, would spoil it."""
     gc.collect()
     enabled = gc.isenabled()

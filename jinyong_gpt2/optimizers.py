@@ -1,8 +1,8 @@
 """What moves the weights: Muon for the matrices, AdamW for the rest, and a learning rate over the steps.
 
-Muon (Jordan et al. 2024) takes the momentum of a weight matrix and makes it nearly orthogonal, so
-that no direction of the matrix is left behind. Embeddings, norms and biases are no such matrices and stay with AdamW
-(Loshchilov & Hutter 2019).
+Muon (Jordan et al. 2024) takes the momentum of a weight matrix and makes it nearly orthogonal, so that no direction of
+the matrix is left behind. Embeddings, norms and biases are no such matrices and stay with AdamW (Loshchilov & Hutter
+2019).
 """
 
 from __future__ import annotations

@@ -129,6 +129,9 @@ def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     if p >= 1:
         return logits
     probabilities = logits.softmax(-1)  # (..., V)
+    if logits.is_cuda:  # a GPU sorts many rows as soon as one
+        least = _nucleus_end(probabilities.sort(dim=-1, descending=True).values, p)
+        return logits.masked_fill(probabilities < least, -math.inf)
     most = probabilities.topk(min(NUCLEUS, logits.shape[-1]), dim=-1).values  # (..., 256)
     least = _nucleus_end(most, p)  # (..., 1)
     short = (most.sum(-1) < p) & (most.shape[-1] < logits.shape[-1])

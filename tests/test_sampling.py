@@ -202,6 +202,17 @@ def test_nucleus_draws_follow_the_filtered_distribution(p):
     assert chi_square < 31.3  # at most 11 degrees of freedom, p = 0.001
 
 
+@pytest.mark.parametrize("p", [1e-4, 0.3, 0.9, 0.999])
+def test_the_way_of_a_gpu_leads_to_the_same_nucleus(p, monkeypatch):
+    torch.manual_seed(1)
+    logits = torch.randn(6, 900) * torch.tensor([0.1, 0.5, 1, 2, 4, 8])[:, None]  # flat rows need all, peaked ones few
+    expected = top_p(logits, p)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
+    assert kept(top_p(logits, p)).tolist() == kept(expected).tolist()
+    tokens = draw_nucleus(logits, p, [candidate_generator(3, i) for i in range(6)])
+    assert all(kept(expected)[row, token] for row, token in enumerate(tokens))
+
+
 def test_a_candidate_draws_the_same_alone_and_in_company():
     torch.manual_seed(0)
     logits = torch.randn(4, 1000)
