@@ -515,10 +515,8 @@ class GraphStreams(Streams):
                     self.fixed_step(span)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with (
-                nothing_collected(),
-                torch.cuda.graph(graph, capture_error_mode="thread_local"),
-            ):  # others may use the GPU
+            # Other threads may use the GPU meanwhile: a studio's attention view, say.
+            with nothing_collected(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 logits = self.fixed_step(span)
         return graph, logits
 
