@@ -91,6 +91,6 @@ def test_training_learns_and_resumes(prepared, tmp_path, precision):
 def test_a_compiled_step_learns_as_a_plain_one_does(prepared, tmp_path):
     runs = []
     for compiled in (False, True):
-        settings = {"device": DEVICE, "dropout": 0.0, "compile": compiled, "max_steps": 10}
+        settings = {"device": DEVICE, "dropout": 0.0, "compile": compiled, "max_steps": 10, "mixed_precision": "no"}
         runs.append([row["loss"] for row in train(config(prepared, tmp_path / str(compiled), **settings))])
     assert runs[1] == pytest.approx(runs[0], rel=0.01)
