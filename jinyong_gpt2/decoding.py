@@ -219,7 +219,7 @@ class Decoder:
         return tensor.to(self.device, non_blocking=True)
 
     def kernels(self) -> AbstractContextManager[None]:
-        """Inside, attention on a GPU is not cuDNN's, which would plan for tens of ms at each new length of a text."""
+        """Inside, attention on a GPU is not cuDNN's, which makes a plan for each length of a text it has not seen."""
         if self.device.type != "cuda":
             return nullcontext()
         from torch.nn.attention import SDPBackend, sdpa_kernel

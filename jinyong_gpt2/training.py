@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-WORTH_COMPILING = 500  # steps of a run on a GPU: a minute or more of compiling is won back
+WORTH_COMPILING = 500  # steps of a run on a GPU: fewer hardly win back a minute of compiling (a guess, not measured)
 LOG_EVERY = 10  # steps whose losses are fetched from the device together
 # What a run keeps from its beginning, besides its size: a resume takes it from the checkpoint.
 KEPT = (
