@@ -214,9 +214,9 @@ class Decoder:
             self._idle = [*self._idle, streams][-MOST_IDLE:]
 
     def upload(self, numbers: list[int] | list[list[int]]) -> torch.Tensor:
-        """Whole numbers on the device. A GPU is not waited for: from memory of their own, that stays until then."""
-        tensor = torch.tensor(numbers, pin_memory=self.device.type == "cuda")
-        return tensor.to(self.device, non_blocking=True)
+        """Whole numbers on the device. CUDA is not waited for: they have pinned memory of their own until it is done."""
+        on_gpu = self.device.type == "cuda"
+        return torch.tensor(numbers, pin_memory=on_gpu).to(self.device, non_blocking=on_gpu)
 
     def kernels(self) -> AbstractContextManager[None]:
         """Inside, attention on a GPU is not cuDNN's, which makes a plan for each length of a text it has not seen."""
