@@ -214,7 +214,7 @@ class Decoder:
             self._idle = [*self._idle, streams][-MOST_IDLE:]
 
     def upload(self, numbers: list[int] | list[list[int]]) -> torch.Tensor:
-        """Whole numbers on the device. CUDA is not waited for: they have pinned memory of their own until it is done."""
+        """Whole numbers on the device. CUDA is not waited for: they have pinned memory of their own until then."""
         on_gpu = self.device.type == "cuda"
         return torch.tensor(numbers, pin_memory=on_gpu).to(self.device, non_blocking=on_gpu)
 
