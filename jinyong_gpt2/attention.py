@@ -27,7 +27,7 @@ import torch
 
 from jinyong_gpt2.files import write_whole
 from jinyong_gpt2.script import Change, match_script
-from jinyong_gpt2.tokenizer import GENERIC_TOKEN, control_id, encode, is_character_start
+from jinyong_gpt2.tokenizer import GENERIC_TOKEN, SURROGATES, control_id, encode, is_character_start
 from jinyong_gpt2.views.heads import heads_of_interest
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def read_attention(
     novel is unknown.
     """
     known = [token for token in tokenizer.get_vocab() if len(token) == 1]
-    content, changes = match_script(text if isinstance(text, str) else text.text, known)
+    content = SURROGATES.sub("\ufffd", text if isinstance(text, str) else text.text)
+    content, changes = match_script(content, known)
     novel = novel or getattr(text, "novel", None)
     first, last, _ = slice(start, stop).indices(len(content))
     if not content:

@@ -302,11 +302,6 @@ class Streams:
         finally:
             torch.set_num_threads(before)
 
-    def store(self, row: int, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Keys and values, (H, T, D/H) each, of a text's first T tokens."""
-        self.keys[layer, row, :, :, : key.shape[1]] = key.transpose(1, 2)
-        self.values[layer, row, :, : value.shape[1]] = value
-
     def copy(self, source: int, target: int, length: int) -> None:
         """Let the text in place `target` begin as the one in `source` does."""
         self.keys[:, target, ..., :length] = self.keys[:, source, ..., :length]
@@ -318,16 +313,17 @@ class Streams:
 
         Raises ValueError where a text is empty or longer than the context.
         """
+        keys = [tuple(ids) for ids in texts]
         first: dict[tuple[int, ...], int] = {}
-        for i, ids in enumerate(texts):
-            first.setdefault(tuple(ids), i)
+        for i, ids in enumerate(keys):
+            first.setdefault(ids, i)
         logits = self.read(list(first.values()), list(first))
-        for i, ids in enumerate(texts):
-            if (same := first[tuple(ids)]) != i:
+        for i, ids in enumerate(keys):
+            if (same := first[ids]) != i:
                 self.copy(self.rows[same], self.rows[i], len(ids))
                 self.lengths[self.rows[i]] = len(ids)
         numbers = {ids: number for number, ids in enumerate(first)}
-        return logits[[numbers[tuple(ids)] for ids in texts]]
+        return logits[[numbers[ids] for ids in keys]]
 
     def read(self, texts: Sequence[int], ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Start these texts anew, each with its tokens; (N, V) logits after the last ones."""
@@ -345,7 +341,7 @@ class Streams:
             for i, layer in enumerate(decoder.layers):
                 qkv = layer.qkv(decoder.norm(h, layer.ln_1), many)  # (T, 3D)
                 q, k, v = qkv.view(length, 3, decoder.heads, -1).permute(1, 2, 0, 3)  # each (H, T, D/H)
-                self.store(row, i, k, v)
+                self.keys[i, row, ..., :length], self.values[i, row, :, :length] = k.transpose(1, 2), v
                 a = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]  # (H, T, D/H)
                 h += layer.project(a.transpose(0, 1).reshape(length, -1), many)
                 h += decoder.feed_forward(layer, h, many)

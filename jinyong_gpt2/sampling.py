@@ -179,8 +179,8 @@ def apply_repetition_penalty(logits: torch.Tensor, recent: Sequence[Sequence[int
     Keskar et al. 2019, section 4.1, with the sign seen to: dividing a negative logit would raise it.
     `logits` is (B, V), `recent` has B rows of token ids.
     """
-    seen = [(row, i) for row, ids in enumerate(recent) for i in set(ids)]
-    if penalty == 1 or not seen:
+    seen = [(row, i) for row, ids in enumerate(recent) for i in set(ids)] if penalty != 1 else []
+    if not seen:
         return logits
     rows, ids = torch.tensor(seen, device=logits.device).unbind(1)
     values = logits[rows, ids]
@@ -246,13 +246,10 @@ def draw_nucleus(logits: torch.Tensor, p: float, generators: Sequence[torch.Gene
     rows = list(range(len(tokens)))  # still to be drawn
     for _ in range(1 + REDRAWS):
         found = _look_up(cumulative, [generators[row] for row in rows])  # (R, 1)
-        before = torch.where(probabilities > probabilities.gather(-1, found), probabilities, 0.0).sum(-1, keepdim=True)
-        outside = []
-        judged = torch.cat([found.double(), before.double()], dim=-1).tolist()
-        for place, (row, (token, held)) in enumerate(zip(rows, judged, strict=True)):
-            tokens[row] = int(token)
-            if held >= p:
-                outside.append(place)
+        before = torch.where(probabilities > probabilities.gather(-1, found), probabilities, 0.0).sum(-1)
+        for row, token in zip(rows, found.squeeze(-1).tolist(), strict=True):
+            tokens[row] = token
+        outside = [place for place, held in enumerate(before.tolist()) if held >= p]
         if not outside:
             return tokens
         rows = [rows[place] for place in outside]

@@ -3,7 +3,7 @@
 #
 #     bash scripts/release_checkpoint.sh FOLDER_WITH_PUBLIC_DOMAIN_NOVELS
 #
-# On two CPU cores some five hours: three rounds of training, each from where the one before ended; the measuring; and
+# On two CPU cores five to six hours: three rounds of training, each from where the one before ended; the measuring; and
 # a shorter training without one of the works, which that checkpoint is then fine-tuned on. On a GPU one round of more
 # steps and larger batches is enough, for example
 #

@@ -206,6 +206,11 @@ def test_text_in_the_other_script_is_matched_as_the_writer_does(model, tokenizer
     assert read_attention(model, tokenizer, TEXT).note == ""
 
 
+def test_half_a_character_is_shown_as_an_unreadable_one(model, tokenizer):
+    """Not written in any encoding, and so nothing that a converter between scripts takes."""
+    assert read_attention(model, tokenizer, "乔\ud800帶").labels[1:] == ["喬", "EF", "BF", "BD", "帶"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
