@@ -11,7 +11,7 @@ Everything here may be called from any thread. What is told:
 
     {"type": "place", "version", "cards", "original"}   what stands on the desk now, whole
     {"type": "grow", "version", "cards"}                what was added to it since
-    {"type": "tree", "versions", "current", "pins"}     all versions, without their text
+    {"type": "tree", "versions", "current", "pins"}     all versions, without their text; `current` has been told
     {"type": "busy", "on"}                              whether a job is under way
     {"type": "say", "text", "error"}                    one line for the reader
     {"type": "copies", "version", "index", "spans"}     what a passage copied
@@ -282,7 +282,8 @@ class Desk:
     def tell_all(self) -> None:
         """Everything, for a display that has just opened."""
         with self._lock:
-            for message in (self._tree(), self._place(), {"type": "busy", "on": self.busy}, self._view, self._line):
+            self._tell_where()
+            for message in ({"type": "busy", "on": self.busy}, self._view, self._line):
                 self.tell(message)
         self._look_for_copies()
 
@@ -316,8 +317,7 @@ class Desk:
                 self.say(line)
                 return self.history.current
             move()
-            self.tell(self._tree())
-            self.tell(self._place())
+            self._tell_where()
             self.say("")
             self.save()
         self._look_for_copies()
@@ -361,8 +361,7 @@ class Desk:
             first = version.passages[0]
             lengths = [len(passage.continuation) for passage in version.passages]
             self._growing[version.id] = _Growth(lengths, len(first.continuation) - len(first.probabilities))
-            self.tell(self._tree())
-            self.tell(self._place())
+            self._tell_where()
         try:
             self._grow(job, version, writing)
         finally:
@@ -450,6 +449,11 @@ class Desk:
                 for span in self._copies.spans(passage, COPIED)
             ]
             self.tell({"type": "copies", "version": version.id, "index": index, "spans": spans})
+
+    def _tell_where(self) -> None:
+        """Where one stands. The tree comes after the cards, so that a version it shows as chosen is on the desk."""
+        self.tell(self._place())
+        self.tell(self._tree())
 
     def _tree(self) -> dict[str, Any]:
         history = self.history

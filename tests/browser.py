@@ -20,6 +20,7 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+PATIENCE = 180_000  # ms; a busy machine is slow, and that is no failure
 INSIDE = ("data:", "blob:", "about:")
 
 
@@ -60,6 +61,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Watched]]:
         url = target if isinstance(target, str) and "://" in target else Path(target).resolve().as_uri()
         home = url if url.startswith("file:") else "/".join(url.split("/")[:3]) + "/"
         page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.set_default_timeout(PATIENCE)
         opened.append(page)
         watched = Watched(page)
         page.on("console", lambda m: watched.errors.append(m.text) if m.type == "error" else None)

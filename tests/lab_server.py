@@ -23,6 +23,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from browser import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,7 +34,7 @@ class Lab:
 
     url: str
     folder: Path
-    patience: int = 180_000  # ms; a busy machine is slow, and that is no failure
+    patience: int = PATIENCE
 
     def save_notebook(self, name: str, cells: list[str]) -> Path:
         """Write a notebook of code cells into the folder."""
@@ -45,16 +46,18 @@ class Lab:
     def open(self, open_page: Callable[..., Any], name: str, **options: Any) -> Any:
         """The notebook in JupyterLab, watched, its first cell selected."""
         watched = open_page(f"{self.url}lab/tree/{name}?reset", **options)
-        watched.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=self.patience)
+        watched.page.wait_for_selector(".jp-Notebook .jp-Cell")
         watched.page.locator(".jp-Notebook .jp-Cell .cm-content").first.click()
         return watched
 
     def run_all(self, watched: Any) -> None:
         """Run all cells, from JupyterLab's menu, once the kernel listens."""
         indicator = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
-        watched.page.wait_for_selector(indicator, timeout=self.patience)
+        watched.page.wait_for_selector(indicator)
         watched.page.click("text=Run >> nth=0")
         watched.page.click("text=Run All Cells")
+        begun = "/[*1-9]/.test(document.querySelector('.jp-Notebook .jp-InputPrompt').textContent)"
+        watched.page.wait_for_function(begun)
 
     def saved(self, watched: Any, name: str) -> nbformat.NotebookNode:
         """The notebook on disk, once JupyterLab has saved it with the output of every cell."""

@@ -35,7 +35,7 @@ def open_view(tmp_path_factory, chromium):
             made[key] = shown, shown.save(folder / f"{len(made)}.html")
         shown, path = made[key]
         watched = open_page(path, width=width, scheme=scheme)
-        watched.page.wait_for_selector("html[data-drawn]", state="attached", timeout=20_000)
+        watched.page.wait_for_selector("html[data-drawn]", state="attached")
         return shown, watched
 
     return open_view
@@ -180,7 +180,7 @@ def test_play_goes_down_the_text(open_page, open_view, name):
         "() => { window.seen = []; document.addEventListener('mouseover', e => seen.push(e.target.textContent)); }"
     )
     watched.page.click("#play")
-    watched.page.wait_for_function("() => seen.filter(text => text === '喬').length > 0", timeout=5000)
+    watched.page.wait_for_function("() => seen.filter(text => text === '喬').length > 0")
     watched.page.click("#play")
     words = [word for word in watched.page.evaluate("seen") if word in LABELS]
     assert words[:2] == LABELS[:2]
@@ -234,7 +234,7 @@ def test_generation_view_changes_layer_and_head(open_page, open_view):
 def test_generation_view_plays_and_pauses(open_page, open_view):
     _, watched = open_view(open_page, "generation")
     watched.page.click("#play")
-    watched.page.wait_for_function("() => document.querySelectorAll('.token:not(.future)').length >= 3", timeout=5000)
+    watched.page.wait_for_function("() => document.querySelectorAll('.token:not(.future)').length >= 3")
     watched.page.click("#play")
     stopped = watched.page.evaluate(STATE)["text"]
     watched.page.wait_for_timeout(600)

@@ -15,9 +15,9 @@ TEXT = "喬峯帶阿朱回到北方"
 VIEWS = ("model", "neuron", "neuron", "generation")
 
 
-def _frames(watched, count: int) -> list:
+def _frames(lab, watched, count: int) -> list:
     """The views on the page, once `count` of them are drawn."""
-    for _ in range(900):
+    for _ in range(lab.patience // 100):
         handles = watched.page.query_selector_all(".jinyong-view iframe")
         frames = [handle.content_frame() for handle in handles]
         if len(frames) == count and all(f and f.query_selector("html[data-drawn]") for f in frames):
@@ -38,7 +38,7 @@ def test_views_live_in_jupyterlab(open_page, lab):
 
     watched = lab.open(open_page, "views.ipynb", height=2600)
     lab.run_all(watched)
-    frames = _frames(watched, len(VIEWS))
+    frames = _frames(lab, watched, len(VIEWS))
     frames[1].select_option("#layer", "0")
     assert [frame.input_value("#layer") for frame in frames[1:]] == ["0", "1", "1"]
     assert not any(image.is_visible() for image in watched.page.query_selector_all(".jinyong-view img"))
@@ -46,14 +46,14 @@ def test_views_live_in_jupyterlab(open_page, lab):
     saved = lab.saved(watched, "views.ipynb")
 
     watched.page.goto(f"{lab.url}lab/tree/views.ipynb?reset")
-    _frames(watched, len(VIEWS))
+    _frames(lab, watched, len(VIEWS))
 
     # Another cell, as if it came from elsewhere: this server has not signed it, so no script of it runs.
     saved.cells.append(nbformat.v4.new_markdown_cell("別處來的"))
     nbformat.write(saved, lab.folder / "strange.ipynb")
     watched.page.goto(f"{lab.url}lab/tree/strange.ipynb?reset")
     counted = f"document.querySelectorAll('.jp-OutputArea-output img').length === {len(VIEWS)}"
-    watched.page.wait_for_function(counted, timeout=60_000)
+    watched.page.wait_for_function(counted)
     assert not watched.page.query_selector_all(".jp-OutputArea-output iframe")
     pictures = watched.page.query_selector_all(".jp-OutputArea-output img")
     assert all(picture.evaluate("p => p.naturalWidth") > 250 for picture in pictures)

@@ -46,7 +46,7 @@ def test_its_pages_open_without_a_network(written, open_page, page):
     folder, _ = written
     watched = open_page(folder / "out" / f"{page}.html")
     if page != "passage":
-        watched.page.wait_for_selector("html[data-drawn]", state="attached", timeout=20_000)
+        watched.page.wait_for_selector("html[data-drawn]", state="attached")
     shown = "Layers" if page == "attention_model" else "喬"  # the model view labels characters only when enlarged
     assert shown in watched.page.inner_text("body")
     watched.assert_quiet()

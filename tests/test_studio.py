@@ -70,6 +70,8 @@ class Board:
                 self.put(card["index"], card["at"], card)
             with self.changed:
                 self.changed.notify_all()
+        elif message["type"] == "tree":
+            assert self.version in (None, message["current"]), "chosen in the tree, and not on the desk"
 
     def sees_growing(self, version):
         """Whether that version stands here and grows, within a minute."""

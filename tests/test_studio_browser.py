@@ -76,7 +76,6 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
     lab.save_notebook("studio.ipynb", [STUDIO.format("lab"), LONG])
     watched = lab.open(open_page, "studio.ipynb", width=1300, height=1400)
     page = watched.page
-    page.set_default_timeout(lab.patience)
     lab.run_all(watched)
     write(page, CONTEXT)
     settled(page, 1, 1)
@@ -132,7 +131,7 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
     page.goto(f"{lab.url}lab/tree/studio.ipynb?reset")
     settled(page, 3, 2)
     assert written(page) == second and page.locator(".jy-card.jy-pinned").count() == 1
-    assert page.get_by_label("開頭").input_value() == CONTEXT
+    page.wait_for_function("text => document.querySelector('.widget-textarea textarea')?.value === text", arg=CONTEXT)
 
     # The kernel is started anew: the file still has it all.
     restart_kernel(page, lab, "studio.ipynb")
@@ -141,7 +140,7 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
     lab.run_all(watched)
     settled(page, 3, 2)
     assert written(page) == second and page.locator(".jy-card.jy-pinned").count() == 1
-    assert page.get_by_label("開頭").input_value() == CONTEXT
+    page.wait_for_function("text => document.querySelector('.widget-textarea textarea')?.value === text", arg=CONTEXT)
     assert not watched.requests, f"requests leave the page: {watched.requests}"
 
 
@@ -150,7 +149,6 @@ def test_the_studio_as_a_page_of_voila(open_page, lab, checkpoint):
     lab.save_notebook("page.ipynb", [STUDIO.format("voila")])
     watched = open_page(f"{lab.url}api", width=400, height=900, scheme="dark")
     page = watched.page
-    page.set_default_timeout(lab.patience)
     page.goto(f"{lab.url}voila/render/page.ipynb")
     write(page, CONTEXT + "<b onmouseover=alert(1)>&amp;")
     settled(page, 1, 1)
