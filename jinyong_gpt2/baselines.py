@@ -21,7 +21,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from jinyong_gpt2.model import load_model, quietly, resolve_device
+from jinyong_gpt2.devices import resolve_device
+from jinyong_gpt2.model import load_model, quietly
 from jinyong_gpt2.sampling import Settings, apply_temperature, candidate_generator, draw, top_p
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from jinyong_gpt2.devices import product_dtype
 from jinyong_gpt2.files import TAKE_ANEW, read_json
 
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
@@ -48,7 +49,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> str:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if name == "auto":
         if device.type == "cuda":
-            return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
+            return str(product_dtype(device)).removeprefix("torch.")
         return "int8" if device.type == "cpu" else "float32"
     if name == "int8" and device.type != "cpu":
         raise ValueError(f'dtype="int8" is for the CPU: use "auto" on {device.type}')
@@ -115,7 +116,8 @@ class Int8:
 
     def __call__(self, x: torch.Tensor, many: bool = False) -> torch.Tensor:
         if many:  # (N, in) -> (N, out)
-            y = F.linear(x, self.weight.bfloat16()).mul_(self.scale)
+            quick = product_dtype(x.device)
+            y = F.linear(x.to(quick), self.weight.to(quick)).to(x.dtype).mul_(self.scale)
         else:
             y = torch._weight_int8pack_mm(x, self.weight, self.scale)
         return y if self.bias is None else y.add_(self.bias)

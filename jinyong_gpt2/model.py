@@ -102,34 +102,6 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is the GPU where there is one (CUDA, then Apple's MPS), else the CPU; anything else is torch's own name.
-
-    Raises ValueError where the name is unknown or the device is absent.
-    """
-    import torch
-
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f'unknown device {device!r}: use "auto", "cpu", "cuda" or "mps"') from error
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(resolved.type, False):
-        raise ValueError(f'no {resolved.type} device on this machine: use "auto" or "cpu"')
-    return resolved
-
-
-# Dense peak of a GPU in FLOP/s with 16-bit inputs, from the makers' data sheets.
-PEAK_FLOPS = {
-    "GH200": 989e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12,
-    "T4": 65e12, "P100": 19e12,
-}  # fmt: skip
-
-
 def flops_per_token(model: PreTrainedModel, context_length: int) -> float:
     """Floating-point operations of a forward and backward pass, a token (Chowdhery et al. 2022, appendix B).
 
@@ -142,26 +114,3 @@ def flops_per_token(model: PreTrainedModel, context_length: int) -> float:
     config = model.config
     attention = config.n_layer * config.n_embd * context_length if config.model_type == "gpt2" else 0
     return 6 * (matrices + attention)
-
-
-def peak_flops(device: torch.device) -> float:
-    """The device's own peak in FLOP/s for bf16 products: a known GPU's from its data sheet, else measured (0.2 s)."""
-    import time
-
-    import torch
-
-    if device.type == "cuda":
-        words = torch.cuda.get_device_name(device).replace("-", " ").split()  # "NVIDIA A100-SXM4-40GB"
-        known = next((PEAK_FLOPS[word] for word in words if word in PEAK_FLOPS), None)
-        if known:
-            return known
-    # A GPU is given products that take far longer than it takes to ask for them, many at a time.
-    size, times = (1024, 1) if device.type == "cpu" else (4096, 10)
-    a, rate, end = torch.randn(size, size, dtype=torch.bfloat16, device=device), 0.0, time.perf_counter() + 0.2
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        for _ in range(times):
-            product = a @ a
-        product[0, 0].item()
-        rate = max(rate, 2 * times * size**3 / (time.perf_counter() - start))
-    return rate

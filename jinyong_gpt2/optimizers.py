@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jinyong_gpt2.devices import product_dtype
+
 if TYPE_CHECKING:
     from jinyong_gpt2.training import TrainConfig
 
@@ -60,14 +62,17 @@ class StackedMuon(torch.optim.Muon):
 def orthogonal(
     matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> torch.Tensor:
-    """The nearest orthogonal matrices, roughly, to N matrices (N, A, B), in bf16: `steps` of Newton and Schulz.
+    """The nearest orthogonal matrices, roughly, to N matrices (N, A, B): `steps` of Newton and Schulz.
 
-    The quintic iteration of Jordan et al. 2024, whose singular values end between a half and one and a half.
+    The quintic iteration of Jordan et al. 2024, whose singular values end between a half and one and a half. They need
+    no more digits than bf16 has; it is computed, and given, in the arithmetic the device is quick in.
     """
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT.bfloat16() if tall else matrices.bfloat16()
-    x = x / x.flatten(1).norm(dim=1).clamp(min=eps)[:, None, None]  # no singular value above one
+    quick = product_dtype(matrices.device)
+    x = matrices.mT if tall else matrices
+    x = x if quick == torch.float16 else x.to(quick)  # gradients may be too small for fp16 until they are divided
+    x = (x / x.flatten(1).norm(dim=1).clamp(min=eps)[:, None, None]).to(quick)  # no singular value above one
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -33,10 +33,11 @@ from jinyong_gpt2.allocator import keep_freed_memory
 from jinyong_gpt2.blockwise import attend_causally, attend_in_blocks
 from jinyong_gpt2.cards import model_card
 from jinyong_gpt2.dataset import IGNORE, Batch, PreparedCorpus, TrainingOrder, Windows
+from jinyong_gpt2.devices import peak_flops, product_dtype
 from jinyong_gpt2.embeddings import begin_with_neighbours
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count, peak_flops
+from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
 from jinyong_gpt2.sharding import agree, load_whole, prepare_to_shard, whole
 from jinyong_gpt2.tokenizer import is_character_start
@@ -542,11 +543,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     if precision == "fp16" and on_cpu:
         raise ValueError("fp16 is for a GPU: mixed_precision must be auto, bf16 or no on a CPU")
     if precision == "auto":
-        if on_cpu:
-            fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-            precision = "bf16" if fast_bf16 else "no"
-        else:
-            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        quick = product_dtype(torch.device("cpu" if on_cpu else "cuda"))
+        precision = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}[quick]
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         # Accelerate remembers the first run's precision for the whole process; in a notebook the next may have another.
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jinyong_gpt2.decoding import Decoder, Streams, read_checkpoint, resolve_dtype
-from jinyong_gpt2.model import PRETRAINED, load_model, resolve_device
+from jinyong_gpt2.devices import resolve_device
+from jinyong_gpt2.model import PRETRAINED, load_model
 from jinyong_gpt2.passage import Character, Passage, Passages
 from jinyong_gpt2.sampling import (
     Settings,

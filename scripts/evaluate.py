@@ -43,8 +43,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from jinyong_gpt2.allocator import keep_freed_memory
     from jinyong_gpt2.baselines import open_model
     from jinyong_gpt2.charts import chart_novels, chart_scores
+    from jinyong_gpt2.devices import resolve_device
     from jinyong_gpt2.evaluation import Score, held_out, score_model, score_table
-    from jinyong_gpt2.model import resolve_device
 
     out, device, skipped = Path(args.out), resolve_device(args.device), []
     out.mkdir(parents=True, exist_ok=True)

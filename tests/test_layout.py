@@ -16,7 +16,7 @@ ROOMS = [
     "files",
     "novels", "script", "text_files", "overlap", "cleaning", "paragraphs", "chapters", "reading", "holdout", "corpus",
     "tokenizer", "dataset",
-    "model", "embeddings", "loss", "finetuning",
+    "devices", "model", "embeddings", "loss", "finetuning",
     "sampling", "passage", "decoding", "writer",
     "ngrams", "baselines",
     "allocator", "blockwise", "optimizers", "sharding", "cards", "checkpoints", "training", "watching",

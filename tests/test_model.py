@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count, resolve_device
+from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count
 from jinyong_gpt2.tokenizer import build_tokenizer
 
 
@@ -47,8 +47,6 @@ def test_context_length_makes_room_but_takes_none_away(tokenizer):
 def test_unknown_names_are_refused_with_the_known_ones(tokenizer):
     with pytest.raises(ValueError, match="mini"):
         new_model("huge", tokenizer)
-    with pytest.raises(ValueError, match="auto"):
-        resolve_device("tpu9")
 
 
 def test_flops_follow_the_count_by_hand():

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from jinyong_gpt2 import checkpoints, training
+from jinyong_gpt2 import checkpoints, optimizers, training
 from jinyong_gpt2.dataset import IGNORE, TrainingOrder, Windows
 from jinyong_gpt2.loss import cross_entropy_sum
 from jinyong_gpt2.model import load_model
@@ -171,7 +171,8 @@ def test_cross_entropy_and_its_gradient_equal_torchs(dtype, compiling, monkeypat
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_matrices_in_a_stack_step_as_torchs_muon_steps_one_by_one(nesterov):
+def test_matrices_in_a_stack_step_as_torchs_muon_steps_one_by_one(nesterov, monkeypatch):
+    monkeypatch.setattr(optimizers, "product_dtype", lambda device: torch.bfloat16)  # torch's choice on all machines
     torch.manual_seed(0)
     first = [torch.randn(shape) for shape in [(8, 24), (8, 8), (32, 8), (8, 24), (32, 8)]]
     results = []
@@ -190,6 +191,19 @@ def test_matrices_in_a_stack_step_as_torchs_muon_steps_one_by_one(nesterov):
         results.append([parameter.detach() for parameter in parameters])
     for one_by_one, stacked in zip(*results, strict=True):
         torch.testing.assert_close(stacked, one_by_one, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(3, 8, 24), (2, 40, 16)])
+def test_gradients_too_small_for_half_precision_become_orthogonal_all_the_same(dtype, shape, monkeypatch):
+    monkeypatch.setattr(optimizers, "product_dtype", lambda device: dtype)
+    matrices = 1e-9 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    made = optimizers.orthogonal(matrices, (3.4445, -4.775, 2.0315), 5, 1e-12)
+    assert made.dtype == dtype and made.shape == shape
+    sizes = torch.linalg.svdvals(made.float())
+    assert sizes.min() > 0.5 and sizes.max() < 1.5
+    overlap = (made.float() * matrices).sum((1, 2)) / torch.linalg.svdvals(matrices).sum(1)
+    assert (overlap > 0.5).all(), "turned away from the gradient"
 
 
 def test_micro_batches_change_nothing_but_memory(prepared, straight, tmp_path):

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     from jinyong_gpt2.decoding import read_checkpoint
-    from jinyong_gpt2.model import resolve_device
+    from jinyong_gpt2.devices import resolve_device
 
     device = resolve_device(args.device)
     with tempfile.TemporaryDirectory() as folder:

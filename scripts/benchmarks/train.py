@@ -45,10 +45,11 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """One loop's row: characters per second, utilisation of the device's bf16 peak, peak memory."""
+    """One loop's row: characters per second, utilisation of the device's peak, peak memory."""
     import torch
 
-    from jinyong_gpt2.model import flops_per_token, new_model, parameter_count, peak_flops, resolve_device
+    from jinyong_gpt2.devices import peak_flops, resolve_device
+    from jinyong_gpt2.model import flops_per_token, new_model, parameter_count
 
     device = resolve_device()
     with tempfile.TemporaryDirectory() as folder:
@@ -94,11 +95,12 @@ def ours(args: argparse.Namespace, folder: Path, without: str | None = None) -> 
 
 
 def trainer(args: argparse.Namespace, folder: Path) -> float:
-    """transformers.Trainer as its documentation shows it: bf16 (fp16 on older GPUs), fused AdamW, own data loader."""
+    """transformers.Trainer as its documentation shows it: the device's arithmetic, fused AdamW, own data loader."""
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from jinyong_gpt2.dataset import PreparedCorpus
+    from jinyong_gpt2.devices import product_dtype, resolve_device
     from jinyong_gpt2.model import new_model
 
     data = PreparedCorpus.open(args.data)
@@ -116,11 +118,11 @@ def trainer(args: argparse.Namespace, folder: Path) -> float:
                     torch.cuda.synchronize()
                 Clock.start = time.perf_counter()
 
-    half = "bf16" if not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    half = {torch.bfloat16: {"bf16": True}, torch.float16: {"fp16": True}}.get(product_dtype(resolve_device()), {})
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=args.batch_size, max_steps=args.warmup + args.steps,
         save_strategy="no", report_to=[], logging_steps=1000, disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(), **{half: True},
+        use_cpu=not torch.cuda.is_available(), **half,
     )  # fmt: skip
     Trainer(new_model(args.size, data.tokenizer), arguments, train_dataset=windows, callbacks=[Clock()]).train()
     return time.perf_counter() - Clock.start
@@ -131,7 +133,8 @@ def plain(args: argparse.Namespace, folder: Path) -> float:
     import torch
 
     from jinyong_gpt2.dataset import PreparedCorpus
-    from jinyong_gpt2.model import new_model, resolve_device
+    from jinyong_gpt2.devices import resolve_device
+    from jinyong_gpt2.model import new_model
 
     device, data = resolve_device(), PreparedCorpus.open(args.data)
     model = new_model(args.size, data.tokenizer).to(device)
