@@ -3,6 +3,8 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 PYTHON=.venv/bin/python
+[ "${OS-}" = Windows_NT ] && PYTHON=.venv/Scripts/python.exe # in Git Bash
+export PYTHONUTF8=1 # not every terminal's own encoding has the character 峯
 CPU_WHEELS=https://download.pytorch.org/whl/cpu
 
 fail() {

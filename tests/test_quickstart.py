@@ -112,14 +112,15 @@ def test_no_network_is_told_in_one_line(tmp_path):
     assert not (tmp_path / ".venv" / "complete").exists()
 
 
-def test_a_complete_environment_is_not_installed_again(tmp_path):
-    done = fake(tmp_path / ".venv" / "bin", "python", 'echo "ran $*"')
+@pytest.mark.parametrize(("system", "python"), [("", "bin/python"), ("Windows_NT", "Scripts/python.exe")])
+def test_a_complete_environment_is_not_installed_again(tmp_path, system, python):
+    fake((tmp_path / ".venv" / python).parent, Path(python).name, 'echo "ran $* in UTF-8: $PYTHONUTF8"')
     stamp = subprocess.run(
         "cat requirements.txt pyproject.toml | cksum", shell=True, cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
     (tmp_path / ".venv" / "complete").write_text(stamp + "\n")
-    done = shell(tmp_path, "quickstart.sh")
-    assert done.stdout.strip() == "ran scripts/quickstart.py"
+    done = shell(tmp_path, "quickstart.sh", OS=system)
+    assert done.stdout.strip() == "ran scripts/quickstart.py in UTF-8: 1"
 
 
 def test_no_path_of_any_machine_is_in_the_project():
