@@ -45,7 +45,7 @@ class LSTMConfig(PretrainedConfig):
     ):
         self.vocab_size, self.n_embd, self.n_units, self.n_layer = vocab_size, n_embd, n_units, n_layer
         self.n_positions = n_positions
-        super().__init__(**kwargs)
+        super().__init__(**{"tie_word_embeddings": False, **kwargs})  # transformers 4 ties them unless told
 
 
 class LSTMLMHeadModel(PreTrainedModel):
