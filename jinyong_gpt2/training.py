@@ -239,6 +239,7 @@ class _Run:
         self.step, self.tokens_seen, self.best, self._saved = 0, 0, math.inf, -1
         self._seen_before = began["characters_seen_before"] if began else _characters_seen(config.init_from)
         self._measured = (-1, math.inf)  # at which step last, and the bits per character
+        self._measured_on = [self.length, config.eval_windows]  # what `best` was measured on
         self._pending: list[dict[str, Any]] = []
         self._batch: list[torch.Tensor] | None = None  # the newest step's
         if state is not None:
@@ -274,6 +275,11 @@ class _Run:
         self._saved = self.step
         if self.accelerator.scaler is not None and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        before = state.get("measured_on", self._measured_on)
+        if before != self._measured_on and self.config.eval_every and not math.isinf(self.best):
+            self.best = self._measure_best()
+        elif not self.config.eval_every:
+            self._measured_on = before
 
     # ---- the loop
 
@@ -319,7 +325,7 @@ class _Run:
                 rows[-1] |= self._speed((self.step - clock_step) / seconds, (self.tokens_seen - clock_tokens) / seconds)
                 better = False
                 if measure and self.heldout is not None:
-                    bits = rows[-1]["heldout_bits_per_char"] = self._measure_heldout()
+                    bits = rows[-1]["heldout_bits_per_char"] = self._measure_heldout(self.loss)
                     if not math.isfinite(bits):
                         self._report_divergence(f"the held-out loss after step {self.step}", self.step)
                     self._measured, better, self.best = (self.step, bits), bits < self.best, min(bits, self.best)
@@ -440,8 +446,18 @@ class _Run:
         if not math.isfinite(self.accelerator.reduce(loss, "sum").item()):
             self._report_divergence(f"the loss after step {self.step}", self.step)
 
+    def _measure_best(self) -> float:
+        """What `best` holds, measured on this run's windows: its figure is of windows of another length or number."""
+        from jinyong_gpt2.baselines import open_model
+
+        folder = self.folder / "best"
+        if self.heldout is None or not folder.is_dir():
+            return math.inf
+        with self.accelerator.autocast():
+            return self._measure_heldout(LanguageModelLoss(open_model(folder, self.device)))
+
     @torch.no_grad()
-    def _measure_heldout(self) -> float:
+    def _measure_heldout(self, loss: torch.nn.Module) -> float:
         """Bits per character over evenly spread held-out windows, without overlap; each process measures its share."""
         rows = self.heldout.in_order()
         wanted = np.linspace(0, len(rows) - 1, min(self.config.eval_windows, len(rows))).round().astype(int)
@@ -450,12 +466,12 @@ class _Run:
         # Sharded processes go through the model together: one with a window less takes one that does not count.
         taken = np.concatenate([share, rows[: math.ceil(len(rows) / self.processes) - len(share)]])
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.loss.eval()
+        loss.eval()
         for start in range(0, len(taken), self.micro_batch):
             batch = self.heldout.batch(taken[start : start + self.micro_batch])
             batch.targets[max(len(share) - start, 0) :] = IGNORE
             inputs, targets = (torch.from_numpy(a).to(self.device) for a in (batch.inputs, batch.targets))
-            totals[0] += self.loss(inputs, targets)
+            totals[0] += loss(inputs, targets)
             totals[1] += self._counts[targets[targets >= 0]].sum()
         nats, characters = self.accelerator.reduce(totals, "sum").tolist()
         return nats / math.log(2) / characters
@@ -487,6 +503,7 @@ class _Run:
             "step": self.step,
             "tokens_seen": self.tokens_seen,
             "best": self.best,
+            "measured_on": self._measured_on,
             "micro_batch": self.micro_batch,
             "corpus": self.data.hash,
             "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],

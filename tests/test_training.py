@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,18 @@ def test_phases_of_a_run_share_its_schedule_and_count_what_was_read(prepared, st
     assert record["characters_seen"] == sum(targets(prepared, short, step) for step in range(6)) + sum(
         targets(prepared, long, step) for step in range(6, 10)
     )
+
+
+@pytest.mark.parametrize("change", [{"context_length": 5}, {"eval_windows": 3}], ids=str)
+def test_the_best_is_compared_on_the_windows_of_the_run_that_goes_on(prepared, tmp_path, change):
+    list(train(config(prepared, tmp_path, stop_after=10)))
+    best = checkpoints.load_state(tmp_path)["best"]
+    further = config(prepared, tmp_path, stop_after=11, resume=True, **change)
+    run = training._Run(further)
+    measured = run._measure_heldout(run.loss)  # last/ is best/ as yet: one step, one measurement
+    assert run.best == pytest.approx(measured, rel=1e-6) and abs(measured - best) > 0.01
+    list(train(further))
+    assert training._Run(replace(further, stop_after=12)).best == checkpoints.load_state(tmp_path)["best"]
 
 
 def targets(prepared, settings, step):
@@ -384,7 +397,7 @@ def test_a_diverging_run_replaces_no_good_checkpoint(prepared, tmp_path):
 def test_a_held_out_loss_that_is_no_number_ends_the_run_and_spares_the_best(prepared, tmp_path, monkeypatch):
     list(train(config(prepared, tmp_path, max_steps=5)))
     best = (tmp_path / "best" / "training.json").read_text()
-    monkeypatch.setattr(training._Run, "_measure_heldout", lambda self: math.nan)
+    monkeypatch.setattr(training._Run, "_measure_heldout", lambda self, loss: math.nan)
     with pytest.raises(TrainingDiverged, match="held-out loss after step 8"):
         list(train(config(prepared, tmp_path, resume=True, max_steps=8)))
     assert (tmp_path / "best" / "training.json").read_text() == best
