@@ -42,13 +42,20 @@ def agree(model: torch.nn.Module) -> None:
         torch.distributed.broadcast(parameter.data, 0)
 
 
-def whole(values: Any) -> Any:
-    """`values`, dicts and lists of tensors, with every sharded tensor gathered on the CPU."""
+def whole(values: Any, keep: bool = True) -> Any:
+    """`values`, dicts and lists of tensors, with every sharded tensor gathered on the CPU.
+
+    A process that does not `keep` them takes part, one tensor after another, and has None in their places: all the
+    processes of a machine together would not have the memory.
+    """
     if isinstance(values, dict):
-        return {key: whole(value) for key, value in values.items()}
+        return {key: whole(value, keep) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
-        return type(values)(whole(value) for value in values)
-    return values.full_tensor().cpu() if hasattr(values, "full_tensor") else values
+        return type(values)(whole(value, keep) for value in values)
+    if not hasattr(values, "full_tensor"):
+        return values
+    gathered = values.full_tensor()
+    return gathered.cpu() if keep else None
 
 
 def load_whole(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -506,7 +506,7 @@ class _Run:
             "measured_on": self._measured_on,
             "micro_batch": self.micro_batch,
             "corpus": self.data.hash,
-            "optimizers": [whole(optimizer.state_dict()) for optimizer in self.optimizers],
+            "optimizers": [whole(o.state_dict(), self.accelerator.is_main_process) for o in self.optimizers],
             "scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict(),
         }
         self._save("last", state)
@@ -514,8 +514,9 @@ class _Run:
 
     def _save(self, name: str, state: dict[str, Any] | None = None) -> None:
         """Write a checkpoint: the first process does, with the weights of all where they are sharded."""
-        weights = whole(dict(self.model.named_parameters())) if self.sharded else None
-        if self.accelerator.is_main_process:
+        writes = self.accelerator.is_main_process
+        weights = whole(dict(self.model.named_parameters()), writes) if self.sharded else None
+        if writes:
             checkpoints.save(self.folder / name, self.model, self.data.tokenizer, self._texts(), state, weights)
 
     def _texts(self) -> dict[str, str]:
