@@ -137,7 +137,8 @@ def continuations(
     Contexts of one length are written side by side. A context too long to be continued within `context_length` tokens
     (the model's `n_positions` if not given) loses its beginning. Control tokens are never written.
     """
-    special = torch.tensor(tokenizer.all_special_ids, device=model.device)
+    controls = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+    special = torch.tensor(sorted({*tokenizer.all_special_ids, *controls}), device=model.device)
     longest = context_length or model.config.n_positions
     room = longest - max_new_tokens - 1
     if room < 1:

@@ -245,7 +245,8 @@ class Desk:
 
         def look() -> None:
             self.say(f"正在畫{TITLES[view]}……")
-            page = show(self.writer.model, self.writer.tokenizer, passage, view, start=start, stop=stop).page
+            known = replace(passage, novel=self._known(passage.novel))
+            page = show(self.writer.model, self.writer.tokenizer, known, view, start=start, stop=stop).page
             self._view = {"type": "view", "title": f"{TITLES[view]}：版本 {id} 第 {index + 1} 稿", "page": page}
             self.tell(self._view)
             self.say("")
@@ -371,14 +372,19 @@ class Desk:
                 del self._growing[version.id]
                 self.tell(self._tree())
 
+    def _known(self, novel: str | None) -> str | None:
+        """A novel that this checkpoint has a control token for; None for one of another checkpoint's."""
+        return novel if control_token(novel or "") in self.writer.vocabulary.controls else None
+
     def _ask(self, request: Request) -> Writing:
         settings = request.settings
         if request.source is None:
-            novel = request.novel if control_token(request.novel or "") in self.writer.vocabulary.controls else None
+            novel = self._known(request.novel)
             return self.writer.write(
                 request.context, novel=novel, num_return_sequences=request.count, seed=request.seed, **settings
             )
         passage = self.history.passage(*request.source)
+        passage = replace(passage, novel=self._known(passage.novel))
         return self.writer.rewrite(
             passage,
             request.start,

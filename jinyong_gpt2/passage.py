@@ -38,7 +38,7 @@ class Passage:
 
     Lists with one entry per token: `token_ids`, `logprobs`. Per character of `continuation`: `probabilities`,
     `alternatives`. (A rare character is several tokens: its UTF-8 bytes.) All probabilities are the model's own, before
-    temperature and filters.
+    temperature and filters. Where a passage begins with what this model did not write, they are those of its end.
     """
 
     prompt: str

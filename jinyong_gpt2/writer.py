@@ -343,17 +343,23 @@ class Writer:
     # ------------------------------------------------------------ from passages to drafts
 
     def _cut(self, passage: Passage, start: int) -> Passage:
-        """The passage up to character `start` of its continuation, with what is known of each token."""
-        characters = self.vocabulary.split(passage.token_ids)
+        """The passage up to character `start` of its continuation, with what is known of each token.
+
+        Nothing is known of the first ones where they were written by hand or with another vocabulary.
+        """
+        ids, texts = passage.token_ids, []
+        if all(0 <= i < len(self.vocabulary.names) for i in ids):
+            texts = self.vocabulary.split(ids)
         kept = Passage(passage.prompt, passage.continuation[:start], novel=passage.novel, kept=start)
         kept.changes = list(passage.changes)
-        if "".join(text for text, _ in characters) != passage.continuation:
-            # Written by hand or with another vocabulary: what is known of its tokens does not apply.
+        if "".join(text for text, _ in texts) != passage.continuation:
             kept.token_ids = self.vocabulary.encode(kept.continuation)
             return kept
-        tokens = sum(count for _, count in characters[:start])
-        kept.token_ids, kept.logprobs = passage.token_ids[:tokens], passage.logprobs[:tokens]
-        kept.alternatives, kept.probabilities = passage.alternatives[:start], passage.probabilities[:start]
+        tokens = sum(count for _, count in texts[:start])
+        known = max(tokens - (len(ids) - len(passage.logprobs)), 0)
+        kept.token_ids, kept.logprobs = ids[:tokens], passage.logprobs[:known]
+        known = max(start - (len(passage.continuation) - len(passage.probabilities)), 0)
+        kept.alternatives, kept.probabilities = passage.alternatives[:known], passage.probabilities[:known]
         return kept
 
     def _weigh(self, passage: Passage, text: str) -> list[Character]:

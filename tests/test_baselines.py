@@ -152,6 +152,19 @@ def test_continuations_do_not_depend_on_their_neighbours(tokenizer, lstm, kind):
         continuations(model, tokenizer, contexts, max_new_tokens=1000)
 
 
+def test_continuations_hold_no_control_token(tokenizer):
+    torch.manual_seed(0)
+    model = new_model("testing", tokenizer).eval()
+    titles = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
+    assert len(titles) > len(tokenizer.all_special_ids)
+    with torch.no_grad():
+        model.transformer.wte.weight[titles] *= 0
+        model.transformer.ln_f.bias += 1
+        model.transformer.wte.weight[titles] += 1  # it would like nothing better
+    for text in continuations(model, tokenizer, [(0, encode(tokenizer, TEXT[:5]))] * 3, max_new_tokens=20):
+        assert "<|" not in text
+
+
 def test_greedy_limit_agrees_with_generate(tokenizer):
     torch.manual_seed(1)
     model = new_model("testing", tokenizer).eval()

@@ -6,6 +6,9 @@ import argparse
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -134,3 +137,22 @@ def test_both_give_the_same_figures():
 
 def test_each_leads_to_the_other():
     assert "(README.zh-TW.md)" in README[:200] and "(README.md)" in TRANSLATED[:200]
+
+
+def test_setting_the_address_changes_ours_alone_and_can_be_set_again(tmp_path):
+    for path in [*ROOT.glob("README*.md"), *ROOT.glob("notebooks/*.ipynb"), ROOT / "scripts" / "set_repository.py"]:
+        (tmp_path / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
+    addresses = re.compile(r"(?:github\.com|google\.com/github)/([\w.-]+/[\w.-]+)")
+
+    def found():
+        pages = [*tmp_path.glob("README*.md"), *tmp_path.glob("notebooks/*.ipynb")]
+        return [address for path in sorted(pages) for address in addresses.findall(path.read_text(encoding="utf-8"))]
+
+    before = found()
+    ours = next(address for address in before if address.endswith("/jinyong_gpt2"))
+    for name in ("me/my.repo", "you/jinyong_gpt2"):
+        done = subprocess.run([sys.executable, str(tmp_path / "scripts" / "set_repository.py"), name], text=True)
+        assert done.returncode == 0
+        assert found() == [name if address == ours else address for address in before]
+    assert len({*before} - {ours}) >= 5

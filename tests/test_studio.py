@@ -212,7 +212,8 @@ def test_characters_of_another_models_making_have_no_surprise_and_shift_none(des
     desk.write(CONTEXT, settings=SHORT, seed=5)
     desk.wait()
     passage = desk.history.passage(1, 0)
-    passage.token_ids = [0] * len(passage.token_ids)  # as another vocabulary numbers them
+    passage.token_ids = [99_999] * len(passage.token_ids)  # as another, larger vocabulary numbers them
+    passage.novel = "別的書"
     desk.rewrite(1, 0, 5, SHORT)
     desk.wait()
     card = desk._place()["cards"][0]
@@ -220,6 +221,13 @@ def test_characters_of_another_models_making_have_no_surprise_and_shift_none(des
     assert card["bits"][:5] == [None] * 5 and None not in card["bits"][5:]
     assert [best[0][1] for best in card["others"][5:]] == [round(best[0][1], 4) for best in made.alternatives]
     assert board.texts[0] == made.continuation == card["text"]
+
+    desk.rewrite(2, 0, 8, SHORT)
+    desk.attend(1, 0, "generation")
+    desk.wait()
+    again = desk._place()["cards"][0]
+    assert again["bits"][:8] == card["bits"][:8] and again["others"][:8] == card["others"][:8]
+    assert not board.errors and board.of("view")[-1]["page"]
 
 
 # ---------------------------------------------------------------- errors

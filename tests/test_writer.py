@@ -274,6 +274,25 @@ def test_a_passage_written_by_hand_can_be_continued(writer):
     assert "他忽然停步" in longer.to_html()
 
 
+def test_what_is_not_known_of_a_beginning_stays_unknown_however_often_it_is_cut(writer):
+    by_hand = Passage(PROMPT, "沒有人😀送他")
+    first = writer.resample(by_hand, 5, max_new_tokens=9, seed=1)[0]
+    again = writer.resample(first, 8, max_new_tokens=4, seed=2)[0]
+    end = writer.resample(again, 3, max_new_tokens=4, seed=3)[0]
+    for passage, unknown in ((first, 5), (again, 5), (end, 3)):
+        known = len(passage.continuation) - unknown
+        assert len(passage.probabilities) == len(passage.alternatives) == known > 0
+        assert math.isnan(passage.bits_per_char)
+    assert again.probabilities[:3] == first.probabilities[:3] and again.alternatives[:3] == first.alternatives[:3]
+    assert again.continuation[:8] == first.continuation[:8]
+
+
+def test_a_passage_of_a_larger_vocabulary_can_be_continued(writer):
+    passage = Passage(PROMPT, "沒有人送他", token_ids=[0, 99_999, -3, 5, 6], logprobs=[-1.0] * 5)
+    longer = writer.continue_(passage, max_new_tokens=4, seed=1)
+    assert longer.continuation.startswith(passage.continuation) and len(longer.probabilities) == 4
+
+
 def test_passages_grow_while_they_are_written(writer):
     writing = writer.write(PROMPT, num_return_sequences=2, seed=1, max_new_tokens=50)
     for count, (i, character) in enumerate(writing):
