@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jinyong_gpt2.files import write_whole
+from jinyong_gpt2.model import trained_positions
 from jinyong_gpt2.script import Change, match_script
 from jinyong_gpt2.tokenizer import GENERIC_TOKEN, SURROGATES, control_id, encode, is_character_start
 from jinyong_gpt2.views.heads import heads_of_interest
@@ -100,7 +101,7 @@ def read_attention(
 
     ids = encode(tokenizer, content)
     begin, end = len(encode(tokenizer, content[:first])), len(encode(tokenizer, content[:last]))
-    context = model.config.max_position_embeddings - 1  # one place is the control token's
+    context = trained_positions(model.config) - 1  # one place is the control token's
     starts = is_character_start(tokenizer)[ids]
     read_from = _character_from(starts, max(0, end - context))
     shown_from = _character_from(starts, max(begin, read_from, end - limit if limit else 0))

@@ -22,7 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from jinyong_gpt2.devices import resolve_device
-from jinyong_gpt2.model import load_model, quietly
+from jinyong_gpt2.model import load_model, quietly, trained_positions
 from jinyong_gpt2.sampling import Settings, apply_temperature, candidate_generator, draw, top_p
 
 if TYPE_CHECKING:
@@ -135,11 +135,11 @@ def continuations(
     """Continue each context (control id, token ids), GPT-2 and LSTM by the same plain loop: candidate i of `seed`.
 
     Contexts of one length are written side by side. A context too long to be continued within `context_length` tokens
-    (the model's `n_positions` if not given) loses its beginning. Control tokens are never written.
+    (`trained_positions` of the model if not given) loses its beginning. Control tokens are never written.
     """
     controls = (i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
     special = torch.tensor(sorted({*tokenizer.all_special_ids, *controls}), device=model.device)
-    longest = context_length or model.config.n_positions
+    longest = context_length or trained_positions(model.config)
     room = longest - max_new_tokens - 1
     if room < 1:
         raise ValueError(f"{max_new_tokens} new tokens leave no room for a context: at most {longest - 2}")

@@ -176,7 +176,8 @@ class Decoder:
         # Where tokens are drawn: moving the logits of many texts off a GPU takes longer. MPS lacks the float64 for it.
         self.drawing = torch.device("cpu") if self.device.type == "mps" else self.device
         self.heads, self.width = config["n_head"], config["n_embd"]
-        self.context_length, self.vocab_size = config["n_positions"], config["vocab_size"]
+        self.context_length = min(config["n_positions"], config.get("trained_positions", config["n_positions"]))
+        self.vocab_size = config["vocab_size"]
         self.eps = config["layer_norm_epsilon"]
         # Between 8-bit weights everything is bfloat16, but for attention, which is slower so on a CPU, and the norms.
         int8 = self.dtype == "int8"

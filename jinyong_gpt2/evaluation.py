@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jinyong_gpt2.dataset import PreparedCorpus
+from jinyong_gpt2.model import trained_positions
 from jinyong_gpt2.ngrams import KneserNey
 from jinyong_gpt2.tokenizer import control_id, encode, is_character_start, novel_titles
 
@@ -198,12 +199,12 @@ def token_bits(
 
 
 def window_sizes(model: torch.nn.Module, context_length: int | None, stride: int | None) -> tuple[int, int]:
-    """The context length and stride to use: the model's own and half of it, unless given.
+    """The context length and stride to use: what the model was trained on and half of it, unless given.
 
     Raises ValueError for a context the model does not have or a stride that would leave tokens out.
     """
     longest = model.config.n_positions
-    context_length = longest if context_length is None else context_length
+    context_length = trained_positions(model.config) if context_length is None else context_length
     if not 1 <= context_length <= longest:
         raise ValueError(f"context_length must lie between 1 and the model's {longest}, not {context_length}")
     stride = max(context_length // 2, 1) if stride is None else stride

@@ -18,6 +18,7 @@ import numpy as np
 from jinyong_gpt2.baselines import open_model
 from jinyong_gpt2.dataset import PreparedCorpus
 from jinyong_gpt2.evaluation import held_out, score_model
+from jinyong_gpt2.model import trained_positions
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +36,9 @@ def exact_runs(model: torch.nn.Module, prompts: np.ndarray, truths: np.ndarray, 
     """
     import torch
 
-    if prompts.shape[1] + truths.shape[1] - 1 > model.config.n_positions:
-        wanted = prompts.shape[1] + truths.shape[1] - 1
-        raise ValueError(f"prompt and truth take {wanted} positions, the model has {model.config.n_positions}")
+    wanted, learnt = prompts.shape[1] + truths.shape[1] - 1, trained_positions(model.config)
+    if wanted > learnt:
+        raise ValueError(f"prompt and truth take {wanted} positions, the model has learnt {learnt}")
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     runs = []
@@ -115,12 +116,14 @@ def memorization_curve(
 
     A row has `step`, `epochs`, the bits per character of about `max_chars` `heldout` and `train` characters, and the
     shares of `extractable_shares` under `extractable`. Memorising begins where the training share leaves the held-out
-    one. Raises ValueError where the run would save no checkpoint on the way.
+    one. Raises ValueError where the run would save no checkpoint on the way, or reads fewer tokens than that takes.
     """
     from jinyong_gpt2.training import train
 
     if config.save_every < 1:
         raise ValueError("save_every must be at least 1: every checkpoint is a point of the curve")
+    if config.context_length is not None and config.context_length < (wanted := prompt_tokens + max(lengths)):
+        raise ValueError(f"context_length must be at least {wanted}: so long are the texts it is to know by heart")
     prepared = PreparedCorpus.open(config.data)
     measured = {split: held_out(prepared, split, max_chars) for split in ("train", "heldout")}
     for metrics in train(config):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import GPT2LMHeadModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
@@ -64,6 +64,15 @@ def new_model(
     # the GPU.
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def trained_positions(config: PretrainedConfig) -> int:
+    """How many tokens a model has learnt to read at once: its room (`n_positions`), unless its training noted fewer.
+
+    `new_model` makes room for longer windows than a run may ever use; places beyond are random. The note stands in
+    `config.json`, which other programs pass over.
+    """
+    return min(getattr(config, "trained_positions", config.n_positions), config.n_positions)
 
 
 def load_model(folder: str | os.PathLike[str], **options: Any) -> GPT2LMHeadModel:

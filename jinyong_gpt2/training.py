@@ -37,7 +37,7 @@ from jinyong_gpt2.devices import peak_flops, product_dtype
 from jinyong_gpt2.embeddings import begin_with_neighbours
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
-from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count
+from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count, trained_positions
 from jinyong_gpt2.optimizers import build_optimizers, learning_rate_factor
 from jinyong_gpt2.sharding import agree, load_whole, prepare_to_shard, whole
 from jinyong_gpt2.tokenizer import is_character_start
@@ -206,6 +206,9 @@ class _Run:
         room = self.model.config.n_positions
         if self.length > room:
             raise ValueError(f"context_length {self.length} is more than the {room} tokens the checkpoint has room for")
+        if gpt2:
+            before = 0 if state is None and config.init_from is None else trained_positions(self.model.config)
+            self.model.config.trained_positions = max(self.length, before)
         self.windows = Windows(self.data, "train", self.length)
         self.order = TrainingOrder(self.windows, config.batch_size, config.seed, config.generic_share)
         self.heldout = Windows(self.data, "heldout", self.length) if self.data.heldout.size else None

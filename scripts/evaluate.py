@@ -45,6 +45,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from jinyong_gpt2.charts import chart_novels, chart_scores
     from jinyong_gpt2.devices import resolve_device
     from jinyong_gpt2.evaluation import Score, held_out, score_model, score_table
+    from jinyong_gpt2.model import trained_positions
 
     out, device, skipped = Path(args.out), resolve_device(args.device), []
     out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> None:
     prepared = open_corpus(args.corpus, args.checkpoint, out, tokenizer)
     pieces = held_out(prepared, max_chars=args.max_chars)
     if args.examples:
-        examples, names = examples_to_continue(args, prepared, trained_context(args.checkpoint, gpt2), skipped)
+        examples, names = examples_to_continue(args, prepared, trained_positions(gpt2.config), skipped)
     characters = sum(piece.characters for piece in pieces)
     print(f"{len(pieces)} held-out chapters, {characters:,} characters, of {prepared.folder}", flush=True)
     if args.max_chars and len(pieces) < len(held_out(prepared)):
@@ -77,7 +78,7 @@ def evaluate(args: argparse.Namespace) -> None:
             continue
         scores.append(known.get(name) or timed(lambda n=name: counting_score(n, prepared, pieces)))
     for name, (model, own) in models.items():
-        length = args.context_length or trained_context(folders.get(name), model)
+        length = args.context_length or trained_positions(model.config)
         options = (length, args.stride, args.batch_size, True)
         scores.append(timed(lambda n=name, m=model, t=own, o=options: score_model(n, m, t, pieces, prepared, *o)))
     print("\n" + score_table(scores) + "\n")
@@ -180,12 +181,6 @@ def trained(folder: str | None) -> dict[str, Any]:
     return read_record(folder) if folder else {}
 
 
-def trained_context(folder: str | None, model: Any) -> int:
-    """Tokens of the windows it was trained on: its later positions may be there and yet untrained."""
-    length = trained(folder).get("config", {}).get("context_length")
-    return min(length or model.config.n_positions, model.config.n_positions)
-
-
 def counting_score(name: str, prepared: Any, pieces: Any) -> Any:
     from jinyong_gpt2.evaluation import score_ngrams, score_ppmd
 
@@ -224,13 +219,13 @@ def train_lstm(prepared: Any, gpt2: Any, args: argparse.Namespace, out: Path) ->
 
     Begun before with the same options, it goes on from there.
     """
-    from jinyong_gpt2.model import parameter_count
+    from jinyong_gpt2.model import parameter_count, trained_positions
     from jinyong_gpt2.training import TrainConfig, train
     from jinyong_gpt2.watching import progress
 
     config = TrainConfig(
         data=str(prepared.folder), output_dir=str(out / "lstm"), size="lstm", parameters=parameter_count(gpt2),
-        context_length=args.context_length or trained_context(args.checkpoint, gpt2), max_steps=args.train_lstm,
+        context_length=args.context_length or trained_positions(gpt2.config), max_steps=args.train_lstm,
         batch_size=args.batch_size, seed=args.seed, device="cpu" if args.device == "cpu" else "auto", resume=True,
     )  # fmt: skip
     begun = trained(str(out / "lstm" / "last"))
@@ -262,9 +257,10 @@ def examples_to_continue(args: argparse.Namespace, prepared: Any, context: int, 
 def compare_passages(models: Any, prepared: Any, examples: Any, names: Any, args: argparse.Namespace, out: Path) -> Any:
     from jinyong_gpt2.comparison import compare
     from jinyong_gpt2.memorization import CopyIndex
+    from jinyong_gpt2.model import trained_positions
 
     index = CopyIndex(prepared, out / "copies")
-    length = args.context_length or trained_context(args.checkpoint, models[args.name][0])
+    length = args.context_length or trained_positions(models[args.name][0].config)
     compared = compare(models, examples, names, index, args.min_chars, seed=args.seed, context_length=length)
     print(f"{len(examples)} contexts of {args.context_chars} characters, {args.passage_chars} written each:\n")
     print(compared.table())
@@ -285,7 +281,11 @@ def extract(model: Any, tokenizer: Any, prepared: Any, count: int, skipped: list
     if tokenizer.get_vocab() != prepared.tokenizer.get_vocab():
         skipped.append("exact continuations: the checkpoint has another vocabulary than the corpus")
         return None
-    shares = extractable_shares(model, prepared, count=count)
+    try:
+        shares = extractable_shares(model, prepared, count=count)
+    except ValueError as error:  # a short context, chapters of a few lines
+        skipped.append(f"exact continuations: {error}")
+        return None
     for split, by_length in shares.items():
         values = ", ".join(f"{share:.1%} for {n}" for n, share in by_length.items())
         print(f"greedy continuations exact, {split} text: {values} characters")

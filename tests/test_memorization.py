@@ -163,7 +163,7 @@ def test_one_forward_pass_tells_what_greedy_generation_would(tokenizer, model):
         if run < 10:  # wrong once; what is right after it must not count
             truths[row, run] = 300 if truths[row, run] != 300 else 301
     assert exact_runs(model, prompts, truths, batch_size=3).tolist() == expected
-    with pytest.raises(ValueError, match="the model has 64"):
+    with pytest.raises(ValueError, match="the model has learnt 64"):
         exact_runs(model, prompts, np.zeros((8, 60), int))
 
 

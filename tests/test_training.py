@@ -20,12 +20,15 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jinyong_gpt2 import checkpoints, optimizers, training
+from jinyong_gpt2.attention import show
 from jinyong_gpt2.dataset import IGNORE, TrainingOrder, Windows
+from jinyong_gpt2.evaluation import window_sizes
 from jinyong_gpt2.loss import cross_entropy_sum
-from jinyong_gpt2.model import load_model
+from jinyong_gpt2.model import load_model, trained_positions
 from jinyong_gpt2.optimizers import StackedMuon, learning_rate_factor
 from jinyong_gpt2.training import TrainConfig, TrainingDiverged, train
 from jinyong_gpt2.watching import progress
+from jinyong_gpt2.writer import Writer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -142,6 +145,28 @@ def test_the_best_is_compared_on_the_windows_of_the_run_that_goes_on(prepared, t
     assert run.best == pytest.approx(measured, rel=1e-6) and abs(measured - best) > 0.01
     list(train(further))
     assert training._Run(replace(further, stop_after=12)).best == checkpoints.load_state(tmp_path)["best"]
+
+
+def test_nothing_reads_further_than_it_was_trained(prepared, tmp_path):
+    def learnt(folder):
+        model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
+        positions = trained_positions(model.config)
+        assert Writer.from_pretrained(folder, "cpu").decoder.context_length == positions
+        assert window_sizes(model, None, None)[0] == positions <= model.config.n_positions == 64
+        assert show(model, tokenizer, "天地玄黃" * 30, "head").attention.weights.shape[-1] <= positions
+        return positions
+
+    run = tmp_path / "run"
+    list(train(config(prepared, run, stop_after=2)))
+    assert learnt(run / "last") == 16
+    list(train(config(prepared, run, stop_after=4, context_length=32, resume=True)))
+    list(train(config(prepared, run, stop_after=6, context_length=8, resume=True)))
+    assert learnt(run / "last") == 32
+    list(train(config(prepared, tmp_path / "more", max_steps=2, context_length=8, init_from=str(run / "last"))))
+    assert learnt(tmp_path / "more" / "best") == 32
+    path = run / "last" / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "trained_positions"}))
+    assert learnt(run / "last") == 64  # where nobody has noted it, all there is room for
 
 
 def targets(prepared, settings, step):
