@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinyong_gpt2.model import trained_positions
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -74,7 +76,7 @@ Every setting is in `training.json`.
 
 
 def _shape(shape: PretrainedConfig, parameters: int) -> str:
-    rest = f"{parameters:,} parameters, context {shape.n_positions:,}, vocabulary {shape.vocab_size:,}."
+    rest = f"{parameters:,} parameters, context {trained_positions(shape):,}, vocabulary {shape.vocab_size:,}."
     if shape.model_type == "gpt2":
         return f"A character-level GPT-2 of {shape.n_layer} layers × {shape.n_head} heads × {shape.n_embd}, {rest}"
     return f"A character-level LSTM, embedding {shape.n_embd}, {shape.n_layer} × {shape.n_units:,} units, {rest}"

@@ -50,9 +50,9 @@ class Corpus:
     def novel(self, title: str) -> Novel:
         """The novel of that title, in either script or by an alias. Raises ValueError with the titles there are."""
         facts = recognise_title(title)
-        wanted = {title, facts.title if facts else title}
+        wanted = {title, convert(title, "traditional"), facts.title if facts else title}
         for novel in self.novels:
-            if novel.title in wanted:
+            if {novel.title, novel.known_as} & wanted:
                 return novel
         if self.script != "as_found":
             converted = convert(title, self.script)

@@ -284,7 +284,7 @@ class Desk:
         """Everything, for a display that has just opened."""
         with self._lock:
             self._tell_where()
-            for message in ({"type": "busy", "on": self.busy}, self._view, self._line):
+            for message in (self._view, self._line, {"type": "busy", "on": self.busy}):
                 self.tell(message)
         self._look_for_copies()
 
@@ -341,8 +341,8 @@ class Desk:
         """What the thread of a job does."""
         try:
             if not job.stopped.is_set():  # otherwise another came before it began
-                self.tell({"type": "busy", "on": True})
                 self.say("")
+                self.tell({"type": "busy", "on": True})  # which puts a line of its own where there is none
                 with self.telling(KINDS[request.kind]):
                     self._write(job, request)
                 self.save()

@@ -315,8 +315,8 @@ def score_table(scores: Sequence[Score]) -> str:
         parameters = f"{score.facts['parameters'] / 1e6:.1f}M" if "parameters" in score.facts else "–"
         low, high = score.interval()
         difference = "–" if score is scores[-1] else "{:+.3f} ({:+.3f} … {:+.3f})".format(*score.difference(scores[-1]))
-        cells = [score.name, parameters, f"{score.bits_per_char:.3f}", f"{low:.3f} … {high:.3f}", difference]
-        lines.append(f"| {' | '.join(cells)} |".replace("nan", "?"))
+        cells = " | ".join([parameters, f"{score.bits_per_char:.3f}", f"{low:.3f} … {high:.3f}", difference])
+        lines.append(f"| {score.name} | {cells.replace('nan', '?')} |")
     return "\n".join(lines)
 
 

@@ -71,7 +71,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
         raise FileNotFoundError(f"{folder} has no tokenizer: copy its {' or '.join(VOCABULARIES)} there")
     if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
         tokens = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")  # U+2028 ends no line here
-        return {token.rstrip("\r"): i for i, token in enumerate(tokens)}
+        return {token.rstrip("\r"): i for i, token in enumerate(tokens) if token.rstrip("\r")}
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder).get_vocab()
@@ -84,7 +84,7 @@ def _rows(old: torch.Tensor, known: dict[str, int], tokenizer: PreTrainedTokeniz
     generic = known.get(GENERIC_TOKEN)
     rows = mean.repeat(len(tokenizer), 1)
     for token, i in tokenizer.get_vocab().items():
-        place = known.get(token, known.get(BERT_NAMES.get(token, "")))
+        place = known.get(token, known.get(BERT_NAMES.get(token, token)))
         if place is not None:
             rows[i] = old[place]
         elif token.startswith("<|") and generic is not None:  # a novel not met before begins as no particular one

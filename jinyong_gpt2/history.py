@@ -257,7 +257,7 @@ class HistoryFile:
         self.path = Path(path)
         self.note = ""
         self._saved = ""  # what marks the file as the one last read or written here
-        self._finished: dict[int, str] = {}  # the JSON of versions that will not change
+        self._finished: dict[int, tuple[Version, str]] = {}  # the JSON of versions that will not change
 
     def read(self) -> History:
         """The history in the file; an empty one where there is none, or one that cannot be read."""
@@ -296,11 +296,12 @@ class HistoryFile:
         self._saved = ""
 
     def _json(self, version: Version) -> str:
-        if version.id in self._finished:
-            return self._finished[version.id]
+        known, text = self._finished.get(version.id, (None, ""))
+        if known is version:
+            return text
         text = json.dumps(version.to_dict(), ensure_ascii=False, separators=(",", ":"))
         if version.finished:
-            self._finished[version.id] = text
+            self._finished[version.id] = version, text
         return text
 
     def _is_anothers(self) -> bool:

@@ -131,14 +131,14 @@ def read_novel(
     for section in _kept(_mark_front(sections), keep_extras, report):
         paragraphs = [t for p in section.paragraphs if (t := tidy(p, report.dropped))]
         text = "\n".join(join_quotations(paragraphs, report.dropped))
-        heading = tidy(section.title, Tally()).replace("\n", " ") or title
+        heading = tidy(section.title, Tally()).replace("\n", " ")
         chapters.append(
             Chapter(
-                convert(heading, script, report.script_found),
+                convert(heading or title, script, report.script_found),
                 convert(text, script, report.script_found),
                 number=section.number,
                 story=section.story,
-                known_as=convert(heading, "traditional", report.script_found),
+                known_as=convert(heading, "traditional", report.script_found) if heading else known_as,
             )
         )
     chapters = _without_copies(chapters, report)

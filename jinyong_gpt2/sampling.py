@@ -27,6 +27,7 @@ import torch
 SENTENCE_ENDS = "。！？"
 CLOSING = {"」": "「", "』": "『", "”": "“", "’": "‘", "）": "（", "》": "《"}
 NUCLEUS = 256  # top_p looks at so many tokens first and sorts the whole vocabulary only where they do not suffice
+REMEMBERED = 2048  # characters of a text that stops and repetitions look back on, however long it grows
 REDRAWS = 8  # outside the nucleus; after so many the filter itself is used
 
 
@@ -81,6 +82,8 @@ class Settings:
             ("repetition_window", 1),
         ):
             object.__setattr__(self, name, require_integer(name, getattr(self, name), least))
+        if self.repetition_window > REMEMBERED:
+            raise ValueError(f"repetition_window must be at most {REMEMBERED}, got {self.repetition_window}")
         for name, interval, inside in (
             ("temperature", "[0, inf)", lambda x: 0 <= x < math.inf),
             ("top_p", "(0, 1]", lambda x: 0 < x <= 1),

@@ -245,6 +245,7 @@ class _Run:
         self._measured_on = [self.length, config.eval_windows]  # what `best` was measured on
         self._pending: list[dict[str, Any]] = []
         self._batch: list[torch.Tensor] | None = None  # the newest step's
+        self._half_made = False  # whether only some of the optimizers have taken the step
         if state is not None:
             self._restore(state)
         self.utilisation_unit = flops_per_token(self.model, self.length) / (peak_flops(self.device) * self.processes)
@@ -300,7 +301,8 @@ class _Run:
                 yield from self._loop(stopped, pool)
             except (GeneratorExit, KeyboardInterrupt):
                 self._write(self._fetch())
-                self.save()
+                if not self._half_made:
+                    self.save()
                 raise
             rows = self._fetch()
             self._write(rows)
@@ -320,6 +322,7 @@ class _Run:
             loss = self._optimizer_step(batch, factor)
             self.step += 1
             self.tokens_seen += tokens
+            self._half_made = False
             self._pending.append({"step": self.step, "loss": loss, "learning_rate": factor})
             measure = self._due(config.eval_every) or (config.eval_every and self.step == end)
             if self._due(LOG_EVERY) or measure or self._due(config.save_every):
@@ -376,6 +379,7 @@ class _Run:
         # Under fp16 a gradient may overflow. It has spoiled all the others by way of the norm: no optimizer may step,
         # where the scaler would only hold back the one whose gradient it was.
         sound = scaler is None or math.isfinite(whole(norm))
+        self._half_made = True
         for optimizer in self.optimizers:
             if scaler is None:
                 optimizer.step()

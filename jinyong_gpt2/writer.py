@@ -33,6 +33,7 @@ from jinyong_gpt2.devices import resolve_device
 from jinyong_gpt2.model import PRETRAINED, load_model
 from jinyong_gpt2.passage import Character, Passage, Passages
 from jinyong_gpt2.sampling import (
+    REMEMBERED,
     Settings,
     apply_repetition_penalty,
     candidate_generator,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 ALTERNATIVES = 5  # kept with each character
-TAIL = 2048  # characters remembered for stops and repetitions, however long the text
 
 
 class Vocabulary:
@@ -390,7 +390,7 @@ class Writer:
         """A draft for each candidate number, all going on from `text`, whose tokens are `ids`."""
         control = self.vocabulary.control(novel)
         window = self._window(control, ids)
-        return [_Draft(control, window[:], text[-TAIL:], candidate_generator(seed, number)) for number in numbers]
+        return [_Draft(control, window[:], text[-REMEMBERED:], candidate_generator(seed, number)) for number in numbers]
 
     # ------------------------------------------------------------ decoding
 
@@ -537,9 +537,9 @@ class Writer:
         draft.pending, draft.pending_ids, draft.pending_logprobs = b"", [], []
         draft.tail += text
         draft.written += 1
-        if len(draft.tail) > 2 * TAIL:
-            draft.tail = draft.tail[-TAIL:]
-            draft.written = min(draft.written, TAIL)
+        if len(draft.tail) > 2 * REMEMBERED:
+            draft.tail = draft.tail[-REMEMBERED:]
+            draft.written = min(draft.written, REMEMBERED)
         return character
 
 

@@ -594,6 +594,26 @@ def test_as_found_a_novel_in_both_scripts_is_one_novel(tmp_path):
     assert [report.file for report in corpus.skipped] == ["另一本.txt"]
 
 
+@pytest.mark.parametrize("script", ["traditional", "simplified", "as_found"])
+@pytest.mark.parametrize("file", ["射雕英雄传.txt", "射鵰英雄傳.txt"])
+def test_a_novel_is_found_by_its_title_in_either_script_and_by_its_aliases(tmp_path, script, file):
+    text = convert(plain(unlike(1)), "simplified") if file[-5] == "传" else plain(unlike(1))
+    write(tmp_path, file, text)
+    write(tmp_path, "聽風閣.txt", plain(unlike(2)))
+    corpus = load_corpus(tmp_path, script)
+    for title in ("射鵰英雄傳", "射雕英雄传", "射鵰", "射雕", "大漠英雄傳"):
+        assert corpus.novel(title).known_as == "射鵰英雄傳"
+    for title in ("聽風閣", "听风阁"):
+        assert corpus.novel(title).known_as == "聽風閣"
+
+
+@pytest.mark.parametrize("source", ["traditional", "simplified"])
+def test_a_novel_without_headings_is_known_by_its_title_in_either_script(tmp_path, source):
+    write(tmp_path, "李後主.txt", convert(plain(unlike(1)).replace("第", "這"), source))
+    known = [load_corpus(tmp_path, script).novels[0].chapters[0].known_as for script in ("traditional", "simplified")]
+    assert known[0] == known[1]
+
+
 def test_as_found_held_out_text_that_is_in_training_in_the_other_script_is_dropped(tmp_path):
     tale = [(title, [p.replace("人", "這個人說") for p in paragraphs]) for title, paragraphs in unlike(1, 60)]
     write(tmp_path, "聽風閣.txt", plain(tale))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,6 +178,8 @@ def test_counting_models_learn_the_training_text_alone(prepared):
     assert scores[3].bits.sum() > 0
     table = score_table(scores)
     assert table.count("\n") == 5 and "nan" not in table
+    unknown = replace(scores[0], name="nanoGPT", bits=scores[0].bits * math.nan)
+    assert "| nanoGPT | – | ? |" in score_table([unknown, *scores])
 
 
 def test_interval_covers_and_narrows():

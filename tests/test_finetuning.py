@@ -52,7 +52,7 @@ def test_a_new_character_begins_as_its_bytes_and_a_new_novel_as_none(old):
 
 def test_a_gpt2_chinese_folder_with_its_vocab_txt_is_understood(tmp_path):
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2028x", "天", "地"]
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(names), n_embd=8, n_layer=1, n_head=1, n_positions=32))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(names) + 2, n_embd=8, n_layer=1, n_head=1, n_positions=32))
     model.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["model_type"]  # as transformers wrote it then
@@ -60,6 +60,7 @@ def test_a_gpt2_chinese_folder_with_its_vocab_txt_is_understood(tmp_path):
     tokenizer = build_tokenizer([])
     with pytest.raises(FileNotFoundError, match=r"no tokenizer: copy its .*vocab\.txt"):
         model_from(tmp_path, tokenizer)
+    names.insert(4, "")  # an empty line names nothing
     (tmp_path / "vocab.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     rows, known = model_from(tmp_path, tokenizer).transformer.wte.weight, model.transformer.wte.weight
     for ours, theirs in {"天": "天", "\n": "[SEP]"}.items():

@@ -281,3 +281,12 @@ def test_exporting_nothing_or_as_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.txt, \.md, \.html, not 'a\.pdf'"):
         export([passage()], tmp_path / "a.pdf")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_keeps_the_history_it_is_given_and_not_another_of_the_same_numbers(tmp_path):
+    file = HistoryFile(tmp_path / "studio.json")
+    for text in ("第一", "第二"):
+        history = History()
+        history.add(Request(context="喬峯"), [passage(text)])
+        file.write(history)
+        assert [one.continuation for one in HistoryFile(file.path).read().here()] == [text]

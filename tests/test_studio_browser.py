@@ -110,6 +110,7 @@ def test_the_studio_in_jupyterlab(open_page, lab, checkpoint):
     page.locator(".jp-Notebook .jp-Cell .cm-content").nth(1).click()
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(".jy-studio.jy-busy .jy-written span")
+    assert page.locator(".jy-line").first.inner_text() == "正在寫……"
     press(page, "停")
     settled(page, 3, 3)
     assert len(written(page)[0]) < 100_000

@@ -308,6 +308,24 @@ def test_asked_to_stop_it_saves_and_leaves(prepared, tmp_path, number):
     assert state["step"] == max(losses(tmp_path)) >= 10
 
 
+def test_a_second_ctrl_c_between_two_optimizers_saves_no_half_made_step(prepared, straight, tmp_path, monkeypatch):
+    step, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *arguments):
+        calls.append(self)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(train(config(prepared, tmp_path)))
+    monkeypatch.undo()
+    assert checkpoints.load_state(tmp_path)["step"] == 5  # the last that was saved; 7 were taken
+    list(train(config(prepared, tmp_path, resume=True)))
+    assert losses(tmp_path) == losses(straight[0])
+
+
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(straight, tmp_path, monkeypatch):
     folder, _ = straight
     model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
