@@ -260,11 +260,25 @@ _QUOTES = str.maketrans("“”‘’〝〞＂″„＇`´′﹁﹂﹃﹄«»", 
 _FOOTNOTE = re.compile(rf"(?<=[{CJK}「」』》，。！？])[1-9①-⑳](?=[{CJK}」』，。！？；：、…]|$)")
 _BEFORE_CLOSE = re.compile(rf"(?<=[{CJK}])[1-9](?=」)")
 _CORRUPT = re.compile(rf"(?<=[{CJK}])[1／](?=[{CJK}]|$)")
+_MEASURES = (
+    "個天日年月歲次人名位里點分秒時號斤兩萬千百十億元塊隻條層樓度米步尺丈寸遍回章頁倍頭匹輛件種樣句字聲杯碗"
+    "个岁点时号两万亿块只条层楼页头辆种样声"
+)
+_LONE = re.compile(rf"(?<=[{CJK}「」『』》，。！？：；、])[1-9](?=[{CJK}「」『』，。！？：；、…]|$)", re.MULTILINE)
+_COUNTING = re.compile(rf"(?<=第)[1-9](?!\d)|(?<=[{CJK}「『，。！？：；、])[1-9](?=[{_MEASURES}])")
 _SPEAKS = "：:"
 
 
-def tidy(paragraph: str, tally: Tally) -> str:
-    """Punctuation of one paragraph in full-width form, spaces between characters gone, quotes as 「」『』."""
+def counts_in_digits(text: str) -> bool:
+    """Whether a novel's lone digits are its own (等了3天), and not footnote marks or what a codec made of others."""
+    return 2 * sum(1 for _ in _COUNTING.finditer(text)) > sum(1 for _ in _LONE.finditer(text))
+
+
+def tidy(paragraph: str, tally: Tally, digits: bool = False) -> str:
+    """Punctuation of one paragraph in full-width form, spaces between characters gone, quotes as 「」『』.
+
+    With `digits` lone digits stay (`counts_in_digits`).
+    """
     text = _NUMERAL_DASH.sub("一", drop_garbled(paragraph, tally))
     text = _ELLIPSIS.sub("……", text)
     text = _replace(_LOST, text, lambda found: MISSING, "missing glyphs", tally)
@@ -276,7 +290,8 @@ def tidy(paragraph: str, tally: Tally) -> str:
     text = _REPEATED.sub(r"\1", text)
     text = _replace(_BRACKETED, text, _bracketed, "editors' brackets", tally)
     text = text.translate(_QUOTES)
-    text = corrupted_ends(text, tally)
+    if not digits:
+        text = corrupted_ends(text, tally)
     return align_quotes(text, tally)
 
 

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jinyong_gpt2.chapters import Section, is_front_title, split_chapters
-from jinyong_gpt2.cleaning import MISSING, Tally, drop_noise, join_quotations, normalise, repair_glyphs, tidy
+from jinyong_gpt2.cleaning import (
+    MISSING,
+    Tally,
+    counts_in_digits,
+    drop_noise,
+    join_quotations,
+    normalise,
+    repair_glyphs,
+    tidy,
+)
 from jinyong_gpt2.novels import NovelFacts, recognise_content, recognise_title
 from jinyong_gpt2.overlap import Shingles, share_in, sketch
 from jinyong_gpt2.script import convert, detect_script, simplified_names
@@ -119,6 +128,7 @@ def read_novel(
     report.script = report.script_found if script == "as_found" else script
     lines = drop_noise(repair_glyphs(text, report.dropped).split("\n"), report.dropped)
     sections, layout = split_chapters(lines, report.dropped)
+    digits = counts_in_digits(text)
     report.layout = layout.name
     facts, report.recognised = _recognise(name, text)
     title = facts.title if facts else title_of_file(name)
@@ -129,9 +139,9 @@ def read_novel(
         title = facts.simplified
     chapters = []
     for section in _kept(_mark_front(sections), keep_extras, report):
-        paragraphs = [t for p in section.paragraphs if (t := tidy(p, report.dropped))]
+        paragraphs = [t for p in section.paragraphs if (t := tidy(p, report.dropped, digits))]
         text = "\n".join(join_quotations(paragraphs, report.dropped))
-        heading = tidy(section.title, Tally()).replace("\n", " ")
+        heading = tidy(section.title, Tally(), digits).replace("\n", " ")
         chapters.append(
             Chapter(
                 convert(heading or title, script, report.script_found),

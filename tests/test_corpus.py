@@ -424,6 +424,19 @@ def test_a_corrupted_end_of_speech_is_a_closing_quote_again():
     assert one_paragraph("他便是江南大俠１，人人都認得。") == "他便是江南大俠，人人都認得。"
 
 
+@pytest.mark.parametrize("sentence", [
+    "他等了3天，又走了5里路，第2天才到。", "死了9人。", "他道：「我要1個，你要2個。」",
+])  # fmt: skip
+def test_a_novel_that_counts_in_digits_keeps_them(sentence):
+    assert one_paragraph(sentence) == sentence
+    full_width = sentence.translate({ord(digit): ord(digit) + 0xFEE0 for digit in "123456789"})
+    assert one_paragraph(full_width) == sentence
+
+
+def test_one_counted_digit_among_footnote_marks_changes_nothing():
+    assert one_paragraph("他中了秀士1，鄉里人眼淺2，看見1人來了3。") == "他中了秀士，鄉里人眼淺，看見人來了。"
+
+
 def test_a_closing_quote_on_the_next_line_returns_to_its_speech():
     text = read(plain([(t, ["他道：「你若要走，", "」便不必再回來。", *p]) for t, p in tale(3)])).chapters[0].text
     assert text.startswith("他道：「你若要走，」\n便不必再回來。")
