@@ -119,6 +119,7 @@ def memorization_curve(
     one. Raises ValueError where the run would save no checkpoint on the way, or reads fewer tokens than that takes.
     """
     from jinyong_gpt2.training import train
+    from jinyong_gpt2.watching import progress
 
     if config.save_every < 1:
         raise ValueError("save_every must be at least 1: every checkpoint is a point of the curve")
@@ -126,7 +127,7 @@ def memorization_curve(
         raise ValueError(f"context_length must be at least {wanted}: so long are the texts it is to know by heart")
     prepared = PreparedCorpus.open(config.data)
     measured = {split: held_out(prepared, split, max_chars) for split in ("train", "heldout")}
-    for metrics in train(config):
+    for metrics in progress(train(config), config.max_steps):
         if metrics["step"] % config.save_every and metrics["step"] != config.max_steps:
             continue
         model = open_model(Path(config.output_dir) / "last", config.device)

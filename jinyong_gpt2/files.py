@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,25 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def alone(path: Path, busy: str) -> Iterator[None]:
+    """While inside, no other process is inside with the same `path`, a file made for this, where the system can tell.
+
+    Raises ValueError with the line `busy` where another one is. A process does not get into its own way, and one that
+    dies leaves nothing locked.
+    """
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ValueError(busy) from None
+        except (ImportError, OSError):  # Windows; a network's file system
+            pass
+        yield
 
 
 def read_json(path: str | os.PathLike[str], mend: str = TAKE_ANEW) -> Any:

@@ -35,6 +35,7 @@ from jinyong_gpt2.cards import model_card
 from jinyong_gpt2.dataset import IGNORE, Batch, PreparedCorpus, TrainingOrder, Windows
 from jinyong_gpt2.devices import peak_flops, product_dtype
 from jinyong_gpt2.embeddings import begin_with_neighbours
+from jinyong_gpt2.files import alone
 from jinyong_gpt2.finetuning import model_from
 from jinyong_gpt2.loss import LanguageModelLoss
 from jinyong_gpt2.model import SIZES, flops_per_token, new_model, parameter_count, trained_positions
@@ -253,7 +254,11 @@ class _Run:
     def _first_model(self) -> PreTrainedModel:
         config = self.config
         if config.init_from is not None:
-            return model_from(config.init_from, self.data.tokenizer, config.dropout)
+            model = model_from(config.init_from, self.data.tokenizer, config.dropout)
+            shape = {name: getattr(model.config, name) for name in ("n_layer", "n_head", "n_embd")}
+            if config.size != TrainConfig.size and not shape.items() <= SIZES[config.size].items():
+                raise ValueError(f"{config.init_from} is not of size {config.size} but has {shape}: leave size out")
+            return model
         if config.size == "lstm":
             from jinyong_gpt2.baselines import new_lstm
 
@@ -290,9 +295,11 @@ class _Run:
     def steps(self) -> Iterator[dict[str, Any]]:
         """The whole run. Left early on request it saves; left by an error it keeps the last checkpoint as it was."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.accelerator.is_main_process:
-            checkpoints.tidy(self.folder, self.step)
         with ExitStack() as stack:
+            if self.accelerator.is_main_process:
+                busy = f"another process is training in {self.folder}: wait for it, or choose another --output_dir"
+                stack.enter_context(alone(self.folder / ".lock", busy))
+                checkpoints.tidy(self.folder, self.step)
             stopped = stack.enter_context(_stop_signals())
             pool = stack.enter_context(ThreadPoolExecutor(1))
             self._log = stack.enter_context(open(self.folder / "metrics.jsonl", "a", encoding="utf-8"))

@@ -32,6 +32,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
     return 0
 
 
@@ -56,6 +59,7 @@ def evaluate(args: argparse.Namespace) -> None:
     }
     gpt2, tokenizer = models[args.name]
     prepared = open_corpus(args.corpus, args.checkpoint, out, tokenizer)
+    print(*doubts(trained(args.checkpoint).get("corpus"), prepared), sep="\n", end="", flush=True)
     pieces = held_out(prepared, max_chars=args.max_chars)
     if args.examples:
         examples, names = examples_to_continue(args, prepared, trained_positions(gpt2.config), skipped)
@@ -172,6 +176,16 @@ def open_corpus(folder: str, checkpoint: str, out: Path, tokenizer: Any) -> Any:
     known = trained(checkpoint).get("corpus", {})
     options = {"script": known.get("script", "traditional"), "heldout": known.get("heldout_share", HELDOUT_SHARE)}
     return prepare(load_corpus(folder, **options), out / "prepared", tokenizer=tokenizer)
+
+
+def doubts(own: dict[str, Any] | None, prepared: Any) -> list[str]:
+    """Lines about a corpus that is not the checkpoint's `own`; none where it is, or nothing is known."""
+    if not own or own["hash"] == prepared.hash:
+        return []
+    lines = ["this is not the corpus the checkpoint was trained on: what is held out here may be what it has read"]
+    if own["script"] != (script := prepared.manifest["script"]):
+        lines.append(f"it was trained on {own['script']} text, and this is {script}: its figures say little")
+    return [*lines, ""]
 
 
 def trained(folder: str | None) -> dict[str, Any]:

@@ -24,13 +24,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from jinyong_gpt2.files import alone
 from jinyong_gpt2.model import PRETRAINED
 from jinyong_gpt2.sampling import Settings, require_integer
 
@@ -73,6 +74,9 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, dict]
     for name in ("prompt", "num_return_sequences", "page"):
         if options.contexts is not None and getattr(options, name) != parser.get_default(name):
             raise ValueError(f"--{name} is for single passages: a batch job has --contexts and --n")
+    for name in ("n", "out"):
+        if options.contexts is None and getattr(options, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is for a batch job, which has --contexts: see --help")
     settings = {setting.name: getattr(options, setting.name, None) for setting in fields(Settings)}
     settings["max_new_tokens"] = require_integer("length", options.length, 0)
     return options, Settings(**settings).to_dict()
@@ -152,25 +156,27 @@ def run_job(options: argparse.Namespace, settings: dict) -> None:
     job = {"contexts": digest, "seed": seed, "novel": options.novel, "checkpoint": checkpoint, "settings": settings}
     out = Path(options.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = open_job(out, job)
-    share = [k for k in range(n) if k % world == rank]
-    missing = [k for k in share if k not in done]
-    with tqdm(total=len(share), initial=len(share) - len(missing), unit="passage", disable=rank != 0) as bar:
-        for first in range(0, len(missing), size):
-            batch = missing[first : first + size]
-            writing = writer.write(
-                [contexts[k % len(contexts)] for k in batch],
-                candidate=[k // len(contexts) for k in batch],
-                novel=options.novel,
-                seed=seed,
-                batch_size=size,
-                **settings,
-            )
-            for _ in writing:
-                pass
-            lines = [{"index": k, "passage": p.to_dict()} for k, p in zip(batch, writing.passages, strict=True)]
-            append(out, lines)
-            bar.update(len(batch))
+    busy = f"another process is writing {out}: wait for it, or choose another --out"
+    with alone(out.with_name(f".{out.name}.lock"), busy) if local == 0 else nullcontext():
+        done = open_job(out, job)
+        share = [k for k in range(n) if k % world == rank]
+        missing = [k for k in share if k not in done]
+        with tqdm(total=len(share), initial=len(share) - len(missing), unit="passage", disable=rank != 0) as bar:
+            for first in range(0, len(missing), size):
+                batch = missing[first : first + size]
+                writing = writer.write(
+                    [contexts[k % len(contexts)] for k in batch],
+                    candidate=[k // len(contexts) for k in batch],
+                    novel=options.novel,
+                    seed=seed,
+                    batch_size=size,
+                    **settings,
+                )
+                for _ in writing:
+                    pass
+                lines = [{"index": k, "passage": p.to_dict()} for k, p in zip(batch, writing.passages, strict=True)]
+                append(out, lines)
+                bar.update(len(batch))
 
 
 def fingerprint(checkpoint: Path) -> str:

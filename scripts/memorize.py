@@ -30,12 +30,17 @@ def main() -> int:
     except (ValueError, OSError, TrainingDiverged) as error:
         print(f"memorize.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
 def draw_curve(config: TrainConfig) -> None:
     """Train, and write the curve anew at each of its points."""
+    from tqdm import tqdm
+
     from jinyong_gpt2.charts import chart_memorization
+    from jinyong_gpt2.checkpoints import read_record
     from jinyong_gpt2.extraction import memorization_curve
     from jinyong_gpt2.files import write_whole
 
@@ -46,9 +51,15 @@ def draw_curve(config: TrainConfig) -> None:
         write_whole(table, json.dumps(rows, indent=1) + "\n")
         chart_memorization(rows).save(picture)
         shares = ", ".join(f"{split} {share}" for split, share in row["extractable"].items())
-        print(f"step {row['step']}, epoch {row['epochs']:.1f}: bits per character of training text {row['train']:.3f}, "
-              f"of held-out text {row['heldout']:.3f}; exact continuations: {shares}", flush=True)  # fmt: skip
-    print(f"written: {table}, {picture}" if rows else "nothing to do: the run has taken its steps already")
+        tqdm.write(
+            f"step {row['step']}, epoch {row['epochs']:.1f}: bits per character of training text {row['train']:.3f}, "
+            f"of held-out text {row['heldout']:.3f}; exact continuations: {shares}"
+        )
+    last = Path(config.output_dir, "last")
+    taken = read_record(last).get("step", 0)
+    if taken < config.max_steps:
+        print(f"saved {last} after step {taken} of {config.max_steps}: go on with the same command and --resume")
+    print(f"written: {table}, {picture}" if rows else "no point of the curve has been reached yet")
 
 
 def earlier_rows(table: Path) -> list[dict[str, Any]]:

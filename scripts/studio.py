@@ -23,7 +23,7 @@ CELL = """
 from jinyong_gpt2 import Writer, load_corpus
 from jinyong_gpt2.studio import Studio
 
-Studio(Writer.from_pretrained({checkpoint!r}), load_corpus({novels!r}), {work!r})
+Studio(Writer.from_pretrained({checkpoint!r}), load_corpus({novels!r}, {script!r}), {work!r})
 """
 
 
@@ -39,10 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8866, help="default 8866")
     parser.add_argument("--no_browser", action="store_true", help="open no browser")
     options = parser.parse_args(arguments)
-    for name in ("checkpoint", "novels"):
-        folder = getattr(options, name)
-        if folder is not None and not Path(folder).is_dir():
-            parser.error(f"--{name}: there is no folder {folder}")
+    from jinyong_gpt2.checkpoints import read_record
+    from jinyong_gpt2.corpus import find_files
+    from jinyong_gpt2.model import PRETRAINED
+
+    checkpoint = Path(options.checkpoint or PRETRAINED)
+    if not (checkpoint / "config.json").is_file():
+        inside = next((name for name in ("best", "last") if (checkpoint / name / "config.json").is_file()), None)
+        hint = f": {checkpoint / inside} is one" if inside else ""
+        parser.error(f"--checkpoint: there is no checkpoint in {checkpoint}{hint}")
+    try:
+        find_files(options.novels)
+        script = read_record(checkpoint).get("corpus", {}).get("script", "traditional")
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if not 0 <= options.port < 2**16:
+        parser.error(f"--port must be in [0, {2**16}), got {options.port}")
     try:
         import nbformat
         import voila  # noqa: F401
@@ -53,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     paths = {name: None if path is None else str(Path(path).resolve()) for name, path in paths.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "studio.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(**paths))]), path)
+        cell = nbformat.v4.new_code_cell(CELL.format(**paths, script=script))
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
         command = [sys.executable, "-m", "voila", str(path), f"--port={options.port}"]
         command += ["--no-browser"] * options.no_browser
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

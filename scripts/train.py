@@ -34,6 +34,7 @@ import torch
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
+from jinyong_gpt2.checkpoints import read_record
 from jinyong_gpt2.training import TrainConfig, TrainingDiverged, train
 from jinyong_gpt2.watching import progress
 
@@ -72,10 +73,12 @@ def ending(config: TrainConfig, step: int) -> str:
     last, best = Path(config.output_dir) / "last", Path(config.output_dir) / "best"
     if not step and not last.is_dir():
         return "stopped before the first step"
+    again = "go on with the same command and --resume" + (", without --stop_after" if config.stop_after else "")
     if not step:
-        return f"nothing to do: {last} has taken its steps already"
+        taken = read_record(last).get("step", 0)
+        return f"nothing to do: {last} has taken its steps already" + (f"; {again}" if taken < config.max_steps else "")
     if step < config.max_steps:
-        return f"saved {last} after step {step} of {config.max_steps}: go on with the same command and --resume"
+        return f"saved {last} after step {step} of {config.max_steps}: {again}"
     made = best if best.is_dir() else last
     if config.size == "lstm":
         return f"made {made}: measure it with python scripts/evaluate.py --model LSTM={made} CHECKPOINT {config.data}"

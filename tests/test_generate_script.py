@@ -20,7 +20,8 @@ from jinyong_gpt2.passage import Passage
 from jinyong_gpt2.tokenizer import build_tokenizer, save_tokenizer
 from jinyong_gpt2.writer import Writer
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "generate.py"
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "scripts" / "generate.py"
 CONTEXTS = ["風雪夜，他獨自上山。", "雪", "那老僧道："]
 
 
@@ -237,3 +238,23 @@ def test_help_names_every_setting(script, capsys):
     shown = capsys.readouterr().out
     for option in ("--prompt", "--length", "--top_p", "--repetition_penalty", "--stop_at_sentence", "--contexts"):
         assert option in shown
+
+
+def test_two_processes_do_not_write_one_job(script, checkpoint, contexts, tmp_path, capsys):
+    out = tmp_path / "passages.jsonl"
+    code = "import sys, time\nfrom pathlib import Path\nfrom jinyong_gpt2.files import alone\n"
+    code += "with alone(Path(sys.argv[1]), ''):\n    print('locked', flush=True)\n    time.sleep(600)"
+    lock = str(out.with_name(f".{out.name}.lock"))
+    other = subprocess.Popen([sys.executable, "-c", code, lock], stdout=subprocess.PIPE, cwd=ROOT)
+    other.stdout.readline()
+    assert script.main(job(checkpoint, contexts, out)) == 1
+    assert "another process is writing" in capsys.readouterr().err and not out.exists()
+    other.kill()
+    other.wait()
+    assert script.main(job(checkpoint, contexts, out)) == 0
+
+
+@pytest.mark.parametrize("option", [["--n", "5"], ["--out", "x.jsonl"]])
+def test_options_of_a_job_without_contexts_are_refused(script, option, capsys):
+    assert script.main(option) == 1
+    assert "has --contexts" in capsys.readouterr().err

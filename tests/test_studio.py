@@ -560,14 +560,26 @@ def test_the_page_is_a_notebook_of_the_studio_alone(tmp_path, monkeypatch, capsy
     monkeypatch.setattr("subprocess.run", serve)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "書").mkdir()
+    (tmp_path / "書" / "雪嶺刀.txt").write_text(CONTEXT + AFTER, encoding="utf-8")
     assert script["main"](["--novels", "書", "--port", "9", "--no_browser"]) == 0
     ((command, source),) = served
     assert command[1:3] == ["-m", "voila"] and {"--port=9", "--no-browser"} <= set(command)
     compile(source, "cell", "exec")
     assert repr(str(tmp_path / "書")) in source and repr(str(tmp_path / "out" / "studio.json")) in source
-    with pytest.raises(SystemExit):
-        script["main"](["--novels", "nowhere"])
-    assert "there is no folder nowhere" in capsys.readouterr().err
+    assert "'traditional'" in source  # the script of the checkpoint
+    (tmp_path / "run" / "best").mkdir(parents=True)
+    (tmp_path / "run" / "best" / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        (["--novels", "nowhere"], "no file or folder nowhere"),
+        (["--novels", "empty"], "no .txt files in empty"),
+        (["--checkpoint", "run"], f"there is no checkpoint in run: {Path('run', 'best')} is one"),
+        (["--port", "99999999"], "--port must be in [0, 65536)"),
+    ):
+        with pytest.raises(SystemExit):
+            script["main"](arguments)
+        assert message in capsys.readouterr().err
+    assert len(served) == 1
 
 
 def test_no_text_becomes_markup_and_nothing_is_fetched():

@@ -326,6 +326,24 @@ def test_a_second_ctrl_c_between_two_optimizers_saves_no_half_made_step(prepared
     assert losses(tmp_path) == losses(straight[0])
 
 
+def test_two_processes_do_not_train_into_one_folder(prepared, tmp_path):
+    settings = repr(config(prepared, tmp_path / "run", save_every=0))  # the first has saved nothing either
+    code = f"from jinyong_gpt2.training import TrainConfig, train\nlist(train({settings}))"
+    run = train(config(prepared, tmp_path / "run", save_every=0, eval_every=0))
+    next(run)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "another process is training in" in done.stderr and done.returncode == 1
+    run.close()
+    assert list(train(config(prepared, tmp_path / "run", resume=True)))[-1]["step"] == 20
+
+
+def test_another_size_than_the_checkpoints_own_is_refused(prepared, straight, tmp_path):
+    begin = {"init_from": str(straight[0] / "best"), "max_steps": 1, "stop_after": 1}
+    list(train(config(prepared, tmp_path / "a", **begin)))
+    with pytest.raises(ValueError, match=r"is not of size jinyong but has .*'n_embd': 32"):
+        next(train(config(prepared, tmp_path / "b", size="jinyong", **begin)))
+
+
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(straight, tmp_path, monkeypatch):
     folder, _ = straight
     model, tokenizer = load_model(folder / "last"), AutoTokenizer.from_pretrained(folder / "last")
