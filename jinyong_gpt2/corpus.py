@@ -139,8 +139,9 @@ def load_corpus(
         raise ValueError(f"script must be one of {', '.join(SCRIPTS)}, not {script!r}")
     if not 0 <= heldout < 1:
         raise ValueError(f"heldout is a share of the chapters from 0 up to 1, got {heldout}")
-    files = find_files(folder)
-    tasks = [(str(path), script, keep_extras) for path in files]
+    given = [Path(folder)] if isinstance(folder, (str, os.PathLike)) else [Path(one) for one in folder]
+    files = find_files(given)
+    tasks = [(str(path), _name(path, given), script, keep_extras) for path in files]
     loaded = list(_run(tasks, sum(path.stat().st_size for path in files), workers, progress))
     novels, skipped = _merge(loaded)
     if not novels:
@@ -172,7 +173,18 @@ def find_files(folder: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     return sorted(found, key=lambda p: p.as_posix())
 
 
-def _run(tasks: Sequence[tuple[str, str, bool]], size: int, workers: int | None, progress: bool) -> Iterator[_Loaded]:
+def _name(path: Path, given: Sequence[Path]) -> str:
+    """What to call a file: its path below the folder it was found in, or its own name."""
+    folders = (folder for folder in given if path != folder and path.is_relative_to(folder))
+    return next((path.relative_to(folder).as_posix() for folder in folders), path.name)
+
+
+_Task = tuple[str, str, str, bool]  # path, name, script, whether extras are kept
+
+
+def _run(
+    tasks: Sequence[tuple[str, str, str, bool]], size: int, workers: int | None, progress: bool
+) -> Iterator[_Loaded]:
     from tqdm.auto import tqdm
 
     workers = min(workers or os.cpu_count() or 1, len(tasks))
@@ -203,9 +215,9 @@ class _Loaded:
     facts: NovelFacts | None
 
 
-def _load(task: tuple[str, str, bool]) -> _Loaded:
-    path, script, keep_extras = task
-    novel, facts = read_novel(Path(path).read_bytes(), Path(path).name, script, keep_extras)
+def _load(task: _Task) -> _Loaded:
+    path, name, script, keep_extras = task
+    novel, facts = read_novel(Path(path).read_bytes(), name, script, keep_extras)
     # As found, a novel may be there in both scripts: copies are told in one of them.
     text = convert(novel.text, "simplified") if script == "as_found" else novel.text
     return _Loaded(novel, sketch(text), facts)

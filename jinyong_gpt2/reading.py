@@ -22,7 +22,7 @@ from jinyong_gpt2.cleaning import (
 from jinyong_gpt2.novels import NovelFacts, recognise_content, recognise_title
 from jinyong_gpt2.overlap import Shingles, share_in, sketch
 from jinyong_gpt2.script import convert, detect_script, simplified_names
-from jinyong_gpt2.text_files import decode, is_text
+from jinyong_gpt2.text_files import decode, is_text, other_format
 
 DUPLICATE = 0.5  # share of a text that stands in another one, above which it is a copy
 
@@ -117,11 +117,14 @@ class Novel:
 def read_novel(
     data: bytes, name: str, script: str = "traditional", keep_extras: bool = False
 ) -> tuple[Novel, NovelFacts | None]:
-    """The novel in a file's bytes, and which of the known ones it is. Never raises for any bytes."""
+    """The novel in a file's bytes, and which of the known ones it is. Never raises for any bytes.
+
+    `name` is the file's, or its path below the folder of novels, with slashes.
+    """
     decoded = decode(data)
     report = Report(name, len(data), decoded.encoding, decoded.invalid)
-    if not is_text(decoded.text):
-        report.warnings.append("left out: it is no text file")
+    if (kind := other_format(data)) or not is_text(decoded.text):
+        report.warnings.append(f"left out: it is {f'{kind}, save it as text' if kind else 'no text file'}")
         return Novel(title_of_file(name), [], report), None
     text = normalise(decoded.text, report.dropped)
     report.script_found = detect_script(text)
@@ -130,8 +133,8 @@ def read_novel(
     sections, layout = split_chapters(lines, report.dropped)
     digits = counts_in_digits(text)
     report.layout = layout.name
-    facts, report.recognised = _recognise(name, text)
-    title = facts.title if facts else title_of_file(name)
+    facts, report.recognised = _recognise(telling_name(name), text)
+    title = facts.title if facts else title_of_file(telling_name(name))
     known_as = convert(title, "traditional")
     if script != "as_found":
         title = convert(title, script)
@@ -159,10 +162,29 @@ def read_novel(
     return novel, facts
 
 
+# A file's name that says which part of a novel it is, and not of which.
+_BESIDE = " -_·.、"  # what stands between a title and a number
+_NUMBER = r"[\d零〇一二三四五六七八九十百上中下前後后]+"
+_PART = re.compile(
+    rf"第?{_NUMBER}[卷冊册部集回章篇]?|第{_NUMBER}[回章].*|正文|全文|全本|内容|內容|text|novel|book|content",
+    re.IGNORECASE,
+)
+
+
+def telling_name(name: str) -> str:
+    """What in a path below the folder of novels tells which novel it is: the file's name, else a folder's.
+
+    >>> telling_name("天劍/01.txt"), telling_name("天劍/風雪夜行.txt")
+    ('天劍', '風雪夜行.txt')
+    """
+    *folders, file = name.split("/")
+    stem = re.sub(r"\.txt$", "", unicodedata.normalize("NFKC", file), flags=re.IGNORECASE)
+    return file if not _PART.fullmatch(stem.strip()) else next((f for f in reversed(folders) if f.strip()), file)
+
+
 def title_of_file(name: str) -> str:
     """A novel's title from its file's name: without author, number, volume and what the file's maker added."""
-    stem = unicodedata.normalize("NFKC", name)
-    stem = re.sub(r"\.txt$", "", stem, flags=re.IGNORECASE)
+    stem = plain = re.sub(r"\.txt$", "", unicodedata.normalize("NFKC", name), flags=re.IGNORECASE)
     inside = re.search(r"《([^》]+)》", stem)
     if inside:
         stem = inside[1]
@@ -173,8 +195,10 @@ def title_of_file(name: str) -> str:
         stem,
         flags=re.IGNORECASE,
     )
-    stem = re.sub(r"^金庸(?:全集|作品集)?", "", stem.strip(" -_·.、0123456789"))
-    return stem.strip(" -_·.、0123456789") or name
+    # A number before a title or after it is a volume's, unless it is a part of the title: 36計, 1Q84.
+    stem = re.sub(r"^(?:0\d*|\d+(?=[\s\-_·.、]))|(?<=[^\da-zA-Z])\d+$", "", stem.strip(_BESIDE))
+    stem = re.sub(r"^金庸(?:全集|作品集)?", "", stem.strip(_BESIDE))
+    return stem.strip(_BESIDE) or plain or name
 
 
 def _recognise(name: str, text: str) -> tuple[NovelFacts | None, str]:

@@ -13,11 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CANDIDATES = ("gb18030", "cp950", "big5hkscs", "utf-8")  # in order of preference where scores are equal
+# In order of preference where scores are equal.
+CANDIDATES = ("gb18030", "cp950", "big5hkscs", "utf-8", "utf-16-le", "utf-16-be")
 SCORED_CHARACTERS = 400_000  # the head of a file is enough to tell its encoding
 
 # The commonest characters of narrative Chinese in both scripts: function words, people, speech, movement.
 COMMON = "的一是不了人我他在有這这來来們们個个說说道大之上下中到也出得去你那就子自天心手後后時时見见還还只地然無无"
+
+# First bytes of files that people have novels in, and that are renamed to .txt now and then.
+FORMATS = {
+    b"PK\x03\x04": "a zip, EPUB or Word file",
+    b"%PDF": "a PDF",
+    b"\x1f\x8b": "a gzip file",
+    b"\xd0\xcf\x11\xe0": "an old Word file",
+    b"{\\rtf": "an RTF file",
+    b"Rar!": "a RAR file",
+    b"7z\xbc\xaf": "a 7-Zip file",
+}
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -38,8 +50,8 @@ class Decoded:
 def decode(data: bytes) -> Decoded:
     """Decode a text file; never fails: places that cannot be read become U+FFFD and are counted.
 
-    A byte order mark decides; else strict UTF-8; else the best score among GB18030, cp950, Big5-HKSCS and damaged UTF-8
-    (and UTF-16 without a mark, where line ends look like it).
+    A byte order mark decides; else strict UTF-8; else the best score among GB18030, cp950, Big5-HKSCS, damaged UTF-8,
+    and UTF-16 without a mark.
     """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
@@ -48,8 +60,12 @@ def decode(data: bytes) -> Decoded:
         return Decoded(data.decode("utf-8"), "utf-8", 0)
     except UnicodeDecodeError:
         pass
-    candidates = CANDIDATES + _utf16_without_mark(data)
-    return max((_replacing(data, encoding) for encoding in candidates), key=lambda found: score(found.text))
+    return max((_replacing(data, encoding) for encoding in CANDIDATES), key=lambda found: score(found.text))
+
+
+def other_format(data: bytes) -> str:
+    """What a file is by its first bytes, where that is no text, whatever it is called; "" for anything else."""
+    return next((kind for mark, kind in FORMATS.items() if data.startswith(mark)), "")
 
 
 def is_text(text: str) -> bool:
@@ -76,9 +92,3 @@ def _replacing(data: bytes, encoding: str) -> Decoded:
     if invalid and encoding.startswith("utf"):
         invalid -= data.count("\ufffd".encode("utf-16-le" if encoding.startswith("utf-16") else "utf-8"))
     return Decoded(text, encoding, max(invalid, 0))
-
-
-def _utf16_without_mark(data: bytes) -> tuple[str, ...]:
-    return tuple(
-        encoding for encoding, line_end in (("utf-16-le", b"\n\x00"), ("utf-16-be", b"\x00\n")) if line_end in data
-    )

@@ -18,6 +18,7 @@ from jinyong_gpt2.holdout import audit, hold_out
 from jinyong_gpt2.overlap import Shingles, copied_shares
 from jinyong_gpt2.reading import Chapter, Novel, Report, read_novel, title_of_file
 from jinyong_gpt2.script import convert
+from jinyong_gpt2.text_files import decode
 from jinyong_gpt2.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -474,6 +475,42 @@ def test_suffixes_in_any_case_and_subfolders_are_read(tmp_path):
     assert set(corpus.titles) | {report.file[0] for report in corpus.skipped} == set("甲乙丙丁")
 
 
+NUMBERED = [f"{n:02}" for n in range(1, 9)]
+
+
+@pytest.mark.parametrize("parts", [NUMBERED, ["上", "下"], ["正文"], ["第一回 起", "第二回 承"]], ids=str)
+def test_a_folder_for_each_novel_is_no_mixture_of_them(tmp_path, parts):
+    chapters = {"天劍": unlike(1, 8), "地刀": unlike(2, 8)}
+    for title, tale in chapters.items():
+        (tmp_path / "我的書" / title).mkdir(parents=True)
+        size = len(tale) // len(parts)
+        for i, part in enumerate(parts):
+            write(tmp_path / "我的書" / title, f"{part}.txt", plain(tale[i * size : (i + 1) * size]))
+    corpus = load_corpus(tmp_path)
+    assert sorted(corpus.titles) == ["地刀", "天劍"]
+    for title, tale in chapters.items():
+        assert [c.text for c in corpus.novel(title).chapters] == [text for _, text in expected(tale)]
+        assert corpus.novel(title).report.file.startswith(f"我的書/{title}/{parts[0]}.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_and_on_one_line_is_read(encoding):
+    text = "".join(PARAGRAPHS)
+    assert decode(text.encode(encoding)).text == text
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"PK\x03\x04" + b"mimetypeapplication/epub" * 9, "EPUB"), (b"%PDF-1.7 " + b"\xb5\xed" * 99, "PDF")],
+)
+def test_a_file_of_another_format_under_a_texts_name_is_told_and_left_out(tmp_path, content, kind):
+    (tmp_path / "天劍.txt").write_bytes(content)
+    write(tmp_path, "地刀.txt", plain(unlike(2)))
+    corpus = load_corpus(tmp_path)
+    assert corpus.titles == ["地刀"]
+    assert kind in corpus.skipped[0].warnings[0] and "save it as text" in corpus.skipped[0].warnings[0]
+
+
 def test_an_empty_folder_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"put novels there, or use data/sample"):
         load_corpus(tmp_path)
@@ -784,6 +821,11 @@ def test_coverage_counts_the_characters_without_a_token():
         ("紅樓夢_GBK.txt", "紅樓夢"),
         ("03.三俠五義.TXT", "三俠五義"),
         ("三寶太監西洋記(1-50回).txt", "三寶太監西洋記"),
+        ("風雪夜行2.txt", "風雪夜行"),
+        ("01風雪夜行.txt", "風雪夜行"),
+        ("36計.txt", "36計"),
+        ("1Q84.txt", "1Q84"),
+        ("1984.txt", "1984"),
     ],
 )
 def test_a_title_is_read_off_the_file_name(name, title):
