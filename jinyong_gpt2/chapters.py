@@ -110,7 +110,7 @@ def parse_number(text: str) -> int | None:
 def chinese_numeral(number: int) -> str:
     """21 → 二十一, 108 → 一百零八; numbers of five digits and more stay digits."""
     if not 0 < number < 10_000:
-        return str(number)
+        return str(number) if number else "零"
     text = ""
     for place, unit in ((1000, "千"), (100, "百"), (10, "十"), (1, "")):
         digit = number // place % 10

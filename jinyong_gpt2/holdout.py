@@ -23,7 +23,8 @@ def hold_out(novels: Sequence[Novel], share: float = HELDOUT_SHARE) -> None:
     """Mark about `share` of each novel's chapters as held out, by a hash: adding a novel moves none of them.
 
     Novels of 20 chapters and more hold out the chapters with the smallest hashes, one at least; smaller ones those
-    below `share`. Where that leaves a whole corpus with none, the one chapter with the smallest hash is taken.
+    below `share`. Where that leaves a whole corpus with none, the one chapter with the smallest hash is taken; that one
+    may be another when novels are added.
     """
     if not share:
         return

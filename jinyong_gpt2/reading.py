@@ -163,6 +163,7 @@ def read_novel(
 
 
 # A file's name that says which part of a novel it is, and not of which.
+MUCH = 1000  # characters before the first chapter that are not dropped without a word
 _BESIDE = " -_·.、"  # what stands between a title and a number
 _NUMBER = r"[\d零〇一二三四五六七八九十百上中下前後后]+"
 _PART = re.compile(
@@ -232,6 +233,10 @@ def _kept(sections: list[Section], keep_extras: bool, report: Report) -> list[Se
             name = section.title or next((p for p in section.paragraphs if is_front_title(p)), "front matter")
             report.extras[name[:20]] = report.extras.get(name[:20], 0) + section.size
             if not keep_extras:
+                if name == "front matter" and section.size > MUCH:
+                    report.warnings.append(
+                        f"{section.size:,} characters before the first chapter were left out: --keep-extras keeps them"
+                    )
                 for paragraph in section.paragraphs[:2]:
                     report.dropped.add("front and back matter", paragraph, 0)
                 report.dropped.add("front and back matter", (section.paragraphs or [""])[0], len(section.paragraphs))

@@ -493,6 +493,15 @@ def test_a_folder_for_each_novel_is_no_mixture_of_them(tmp_path, parts):
         assert corpus.novel(title).report.file.startswith(f"我的書/{title}/{parts[0]}.txt")
 
 
+def test_much_text_before_the_first_chapter_is_not_dropped_without_a_word():
+    prologue = "\n".join(paragraphs[0] for _, paragraphs in unlike(3, 24))
+    novel = read(prologue + "\n" + plain(unlike(1)))
+    (warning,) = novel.report.warnings
+    assert "before the first chapter were left out: --keep-extras" in warning
+    assert len(read(prologue + "\n" + plain(unlike(1)), keep_extras=True).chapters) == len(novel.chapters) + 1
+    assert not read(prologue[:200] + "\n" + plain(unlike(1))).report.warnings
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf16_without_a_mark_and_on_one_line_is_read(encoding):
     text = "".join(PARAGRAPHS)
