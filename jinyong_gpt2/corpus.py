@@ -182,9 +182,7 @@ def _name(path: Path, given: Sequence[Path]) -> str:
 _Task = tuple[str, str, str, bool]  # path, name, script, whether extras are kept
 
 
-def _run(
-    tasks: Sequence[tuple[str, str, str, bool]], size: int, workers: int | None, progress: bool
-) -> Iterator[_Loaded]:
+def _run(tasks: Sequence[_Task], size: int, workers: int | None, progress: bool) -> Iterator[_Loaded]:
     from tqdm.auto import tqdm
 
     workers = min(workers or os.cpu_count() or 1, len(tasks))

@@ -162,10 +162,10 @@ def read_novel(
     return novel, facts
 
 
-# A file's name that says which part of a novel it is, and not of which.
 MUCH = 1000  # characters before the first chapter that are not dropped without a word
 _BESIDE = " -_·.、"  # what stands between a title and a number
 _NUMBER = r"[\d零〇一二三四五六七八九十百上中下前後后]+"
+# A file's name that says which part of a novel it is, and not of which.
 _PART = re.compile(
     rf"第?{_NUMBER}[卷冊册部集回章篇]?|第{_NUMBER}[回章].*|正文|全文|全本|内容|內容|text|novel|book|content",
     re.IGNORECASE,

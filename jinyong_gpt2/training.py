@@ -467,6 +467,8 @@ class _Run:
         folder = self.folder / "best"
         if self.heldout is None or not folder.is_dir():
             return math.inf
+        if self.accelerator.is_main_process:
+            print(f"measuring {folder} on this run's windows: it was measured on others")
         with self.accelerator.autocast():
             return self._measure_heldout(LanguageModelLoss(open_model(folder, self.device)))
 

@@ -51,11 +51,11 @@ class Lab:
         return watched
 
     def run_all(self, watched: Any) -> None:
-        """Run all cells, from JupyterLab's menu, once the kernel listens."""
+        """Run all cells, once the kernel listens: by JupyterLab's command, for a busy page loses clicks on its menu."""
         indicator = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
         watched.page.wait_for_selector(indicator)
-        watched.page.click("text=Run >> nth=0")
-        watched.page.click("text=Run All Cells")
+        watched.page.wait_for_function("jupyterapp.commands.isEnabled('notebook:run-all-cells')")
+        watched.page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
         begun = "/[*1-9]/.test(document.querySelector('.jp-Notebook .jp-InputPrompt').textContent)"
         watched.page.wait_for_function(begun)
 
@@ -88,6 +88,7 @@ def running(home: Path) -> Iterator[Lab]:
     homes = {"JUPYTER_RUNTIME_DIR": runtime, "JUPYTER_CONFIG_DIR": home / "config", "HOME": home}
     homes |= {"JUPYTER_DATA_DIR": home / "data", "IPYTHONDIR": home / "ipython", "PYTHONPATH": ROOT}
     options = ["--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token="]
+    options += ["--LabApp.expose_app_in_browser=True"]  # as `jupyterapp`
     options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyter", "lab", *options, f"--ServerApp.root_dir={folder}"],
