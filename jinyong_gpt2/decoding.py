@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from jinyong_gpt2.devices import product_dtype
 from jinyong_gpt2.files import TAKE_ANEW, read_json
+from jinyong_gpt2.model import trained_positions
 
 DTYPES = ("auto", "int8", "float32", "bfloat16", "float16")
 ONE_THREAD = 600  # up to this many numbers in the residual streams side by side, more threads do not pay
@@ -176,8 +177,7 @@ class Decoder:
         # Where tokens are drawn: moving the logits of many texts off a GPU takes longer. MPS lacks the float64 for it.
         self.drawing = torch.device("cpu") if self.device.type == "mps" else self.device
         self.heads, self.width = config["n_head"], config["n_embd"]
-        self.context_length = min(config["n_positions"], config.get("trained_positions", config["n_positions"]))
-        self.vocab_size = config["vocab_size"]
+        self.context_length, self.vocab_size = trained_positions(config), config["vocab_size"]
         self.eps = config["layer_norm_epsilon"]
         # Between 8-bit weights everything is bfloat16, but for attention, which is slower so on a CPU, and the norms.
         int8 = self.dtype == "int8"

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,13 +66,14 @@ def new_model(
     return model
 
 
-def trained_positions(config: PretrainedConfig) -> int:
+def trained_positions(config: PretrainedConfig | Mapping[str, Any]) -> int:
     """How many tokens a model has learnt to read at once: its room (`n_positions`), unless its training noted fewer.
 
     `new_model` makes room for longer windows than a run may ever use; places beyond are random. The note stands in
     `config.json`, which other programs pass over.
     """
-    return min(getattr(config, "trained_positions", config.n_positions), config.n_positions)
+    values = config if isinstance(config, Mapping) else vars(config)
+    return min(values.get("trained_positions", values["n_positions"]), values["n_positions"])
 
 
 def load_model(folder: str | os.PathLike[str], **options: Any) -> GPT2LMHeadModel:
