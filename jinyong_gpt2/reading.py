@@ -133,8 +133,9 @@ def read_novel(
     sections, layout = split_chapters(lines, report.dropped)
     digits = counts_in_digits(text)
     report.layout = layout.name
-    facts, report.recognised = _recognise(telling_name(name), text)
-    title = facts.title if facts else title_of_file(telling_name(name))
+    telling = telling_name(name)
+    facts, report.recognised = _recognise(telling, text)
+    title = facts.title if facts else title_of_file(telling)
     known_as = convert(title, "traditional")
     if script != "as_found":
         title = convert(title, script)
@@ -230,10 +231,11 @@ def _kept(sections: list[Section], keep_extras: bool, report: Report) -> list[Se
             if len(section.paragraphs) == 1 and section.size < 40:
                 report.dropped.add("title lines", section.paragraphs[0])
                 continue
-            name = section.title or next((p for p in section.paragraphs if is_front_title(p)), "front matter")
+            called = section.title or next((p for p in section.paragraphs if is_front_title(p)), "")
+            name = called or "front matter"
             report.extras[name[:20]] = report.extras.get(name[:20], 0) + section.size
             if not keep_extras:
-                if name == "front matter" and section.size > MUCH:
+                if not called and section.size > MUCH:
                     report.warnings.append(
                         f"{section.size:,} characters before the first chapter were left out: --keep-extras keeps them"
                     )

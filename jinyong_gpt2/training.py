@@ -285,10 +285,10 @@ class _Run:
         if self.accelerator.scaler is not None and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
         before = state.get("measured_on", self._measured_on)
-        if before != self._measured_on and self.config.eval_every and not math.isinf(self.best):
-            self.best = self._measure_best()
-        elif not self.config.eval_every:
+        if not self.config.eval_every:
             self._measured_on = before
+        elif before != self._measured_on and not math.isinf(self.best):
+            self.best = self._measure_best()
 
     # ---- the loop
 

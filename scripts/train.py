@@ -74,11 +74,11 @@ def ending(config: TrainConfig, step: int) -> str:
     if not step and not last.is_dir():
         return "stopped before the first step"
     again = "go on with the same command and --resume" + (", without --stop_after" if config.stop_after else "")
+    taken = step or read_record(last).get("step", 0)
+    if taken < config.max_steps:
+        return f"saved {last} after step {taken} of {config.max_steps}: {again}"
     if not step:
-        taken = read_record(last).get("step", 0)
-        return f"nothing to do: {last} has taken its steps already" + (f"; {again}" if taken < config.max_steps else "")
-    if step < config.max_steps:
-        return f"saved {last} after step {step} of {config.max_steps}: {again}"
+        return f"nothing to do: {last} has taken its steps already"
     made = best if best.is_dir() else last
     if config.size == "lstm":
         return f"made {made}: measure it with python scripts/evaluate.py --model LSTM={made} CHECKPOINT {config.data}"
